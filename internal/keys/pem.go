@@ -1,0 +1,263 @@
+package keys
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// maxRing bounds a ring's file, in bytes.
+	maxRing = 64 << 10
+	// maxKeys bounds the keys that one ring keeps.
+	maxKeys = 8
+	// metadataPrefix starts the line of explanatory text (RFC 7468 section 2)
+	// that carries what PEM cannot.
+	metadataPrefix = "Okta-Token-Broker:"
+	beginMark      = "-----BEGIN"
+	endMark        = "-----END"
+)
+
+// parseRing reads a ring, active key first. It is strict: Go's pem.Decode
+// skips a damaged block, and skipping the first would let a retired key sign.
+// kid names the first key if that one carries no metadata.
+func parseRing(data []byte, kid string) ([]*Key, error) {
+	if len(data) > maxRing {
+		return nil, fmt.Errorf("it is over %d KiB", maxRing>>10)
+	}
+	sections, tail := splitBlocks(data)
+	if bytes.Contains(tail, []byte(metadataPrefix)) {
+		return nil, errors.New("a metadata line stands behind the last PEM block: a key is missing")
+	}
+	if bytes.Count(data, []byte(endMark)) != len(sections) {
+		return nil, errors.New("a PEM block is damaged: BEGIN and END lines do not match")
+	}
+	if len(sections) == 0 {
+		return nil, errors.New("it holds no PEM block")
+	}
+
+	var ring []*Key
+	for _, s := range sections {
+		k, err := s.key(len(ring) == 0, kid)
+		if err != nil {
+			return nil, fmt.Errorf("the PEM block at line %d: %w", s.line, err)
+		}
+		if k == nil {
+			continue
+		}
+		for _, other := range ring {
+			if other.thumbprint == k.thumbprint {
+				return nil, fmt.Errorf("the PEM block at line %d: the key stands twice", s.line)
+			}
+		}
+		ring = append(ring, k)
+	}
+	if len(ring) == 0 {
+		return nil, errors.New("it holds no private key")
+	}
+	if len(ring) > maxKeys {
+		return nil, fmt.Errorf("it holds %d keys: %d at most", len(ring), maxKeys)
+	}
+	return ring, nil
+}
+
+// section is a PEM block with the explanatory text in front of it.
+type section struct {
+	text  []byte
+	block []byte // from its BEGIN line to the text of the next block
+	line  int    // of the BEGIN line
+}
+
+// splitBlocks cuts the data at its END lines. The tail is the text behind the
+// last block.
+func splitBlocks(data []byte) (sections []section, tail []byte) {
+	text, line := data, 1
+	begin := bytes.Index(data, []byte(beginMark))
+	for begin >= 0 {
+		s := section{text: text[:begin], line: line + bytes.Count(text[:begin], []byte("\n"))}
+		rest := text[begin:]
+		// The block ends where its END line does; what follows is the next
+		// one's text.
+		end := len(rest)
+		if i := bytes.Index(rest, []byte(endMark)); i >= 0 {
+			end = i + len(rest[i:])
+			if j := bytes.IndexByte(rest[i:], '\n'); j >= 0 {
+				end = i + j + 1
+			}
+		}
+		s.block = rest[:end]
+		sections = append(sections, s)
+		line = s.line + bytes.Count(s.block, []byte("\n"))
+		text = rest[end:]
+		begin = bytes.Index(text, []byte(beginMark))
+	}
+	return sections, text
+}
+
+// key reads the section. It returns nil for a block that openssl puts in front
+// of an EC key.
+func (s section) key(first bool, kid string) (*Key, error) {
+	meta, err := readMetadata(s.text)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Count(s.block, []byte(beginMark)) != 1 {
+		return nil, errors.New("the block is damaged")
+	}
+	block, rest := pem.Decode(s.block)
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("the block is damaged")
+	}
+	switch {
+	case block.Type == "EC PARAMETERS" && meta == nil:
+		return nil, nil
+	case block.Type == "ENCRYPTED PRIVATE KEY", block.Headers["DEK-Info"] != "", block.Headers["Proc-Type"] != "":
+		return nil, errors.New("the key is encrypted: decrypt it with openssl pkey -in OLD -out NEW")
+	}
+	private, err := parsePrivate(block.Type, block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+
+	if meta == nil {
+		return plainKey(private, first, kid)
+	}
+	k, err := newKey(private, meta.alg, meta.kid)
+	if err != nil {
+		return nil, err
+	}
+	if meta.thumbprint != k.thumbprint {
+		return nil, errors.New("the metadata line describes another key: its thumbprint does not match")
+	}
+	if first != (meta.state == Active) {
+		return nil, fmt.Errorf("state %q does not fit the position: the first key, and no other, is active", meta.state)
+	}
+	k.state, k.created, k.activated, k.proven = meta.state, meta.created, meta.activated, meta.proven
+	return k, nil
+}
+
+// plainKey takes a block without metadata, as openssl or the Flask server
+// wrote it.
+func plainKey(private any, first bool, kid string) (*Key, error) {
+	if !first {
+		kid = ""
+	}
+	k, err := newKey(private, "", kid)
+	if err != nil {
+		return nil, err
+	}
+	k.state = Retired
+	if first {
+		k.state = Active
+	}
+	return k, nil
+}
+
+type metadata struct {
+	state                      State
+	kid, thumbprint, alg       string
+	created, activated, proven time.Time
+}
+
+// readMetadata finds the metadata line in explanatory text; nil when there is
+// none.
+func readMetadata(text []byte) (*metadata, error) {
+	var meta *metadata
+	for line := range strings.Lines(string(text)) {
+		fields, found := strings.CutPrefix(strings.TrimSpace(line), metadataPrefix)
+		if !found {
+			continue
+		}
+		if meta != nil {
+			return nil, errors.New("two metadata lines stand before it")
+		}
+		meta = &metadata{}
+		if err := meta.read(fields); err != nil {
+			return nil, fmt.Errorf("its metadata line: %w", err)
+		}
+	}
+	return meta, nil
+}
+
+func (m *metadata) read(line string) error {
+	seen := map[string]bool{}
+	for _, field := range strings.Fields(line) {
+		name, value, _ := strings.Cut(field, "=")
+		if seen[name] {
+			return fmt.Errorf("%q stands twice", name)
+		}
+		seen[name] = true
+		var err error
+		switch name {
+		case "state":
+			m.state = State(value)
+		case "kid":
+			m.kid, err = url.QueryUnescape(value)
+		case "thumbprint":
+			m.thumbprint = value
+		case "alg":
+			m.alg = value
+		case "created":
+			m.created, err = readTime(value)
+		case "activated":
+			m.activated, err = readTime(value)
+		case "proven":
+			m.proven, err = readTime(value)
+		default:
+			return fmt.Errorf("unknown field %q", name)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for _, name := range []string{"state", "kid", "thumbprint", "alg"} {
+		if !seen[name] {
+			return fmt.Errorf("%s is missing", name)
+		}
+	}
+	switch m.state {
+	case Next, Active, Retired:
+		return nil
+	}
+	return fmt.Errorf("unknown state %q", m.state)
+}
+
+func readTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	return time.Parse(time.RFC3339, s)
+}
+
+func writeTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// formatRing writes what parseRing reads.
+func formatRing(ring []*Key) ([]byte, error) {
+	var out bytes.Buffer
+	for _, k := range ring {
+		der, err := x509.MarshalPKCS8PrivateKey(k.private)
+		if err != nil {
+			return nil, fmt.Errorf("encoding key %q: %w", k.kid, err)
+		}
+		fmt.Fprintf(&out, "%s state=%s kid=%s thumbprint=%s alg=%s created=%s activated=%s proven=%s\n",
+			metadataPrefix, k.state, url.QueryEscape(k.kid), k.thumbprint, k.Algorithm(),
+			writeTime(k.created), writeTime(k.activated), writeTime(k.proven))
+		if err := pem.Encode(&out, &pem.Block{Type: "PRIVATE KEY", Bytes: der}); err != nil {
+			return nil, fmt.Errorf("encoding key %q: %w", k.kid, err)
+		}
+	}
+	if out.Len() > maxRing {
+		return nil, fmt.Errorf("the ring would be over %d KiB", maxRing>>10)
+	}
+	return out.Bytes(), nil
+}

@@ -1,0 +1,386 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// pollEvery is how often a ring's store is looked at for changes that
+	// others made.
+	pollEvery = time.Second
+	// writeTimeout bounds a change of the ring, waiting for other writers
+	// included.
+	writeTimeout = 10 * time.Second
+)
+
+// Config is what a Ring needs.
+type Config struct {
+	// Name is the ring's name in the configuration, for logs and errors.
+	Name string
+	// Store holds the ring.
+	Store Store
+	// Kid names a first key that was stored without metadata. Empty: its
+	// thumbprint.
+	Kid string
+	// Algorithm is that of keys to be made, one of Algorithms. Empty: RS256.
+	Algorithm string
+	// Clients names the clients that sign with the ring. A key is proven once it
+	// works for all of them.
+	Clients []string
+	// Now is the clock. Nil: time.Now.
+	Now func() time.Time
+	// Log takes what happens to the ring. Nil: nothing is logged.
+	Log *slog.Logger
+}
+
+// Ring is a set of keys of which one is active. It is safe for concurrent use;
+// reading never waits for a writer.
+type Ring struct {
+	cfg     Config
+	current atomic.Pointer[contents]
+
+	mu      sync.Mutex // held while the ring changes
+	lastErr string     // what Refresh logged last
+
+	proofs  sync.Mutex           // held for the fields below, never across I/O
+	worked  map[string]string    // by client: thumbprint of the key that its server took last, "" for none
+	proven  map[string]time.Time // by thumbprint
+	unsaved bool                 // a proof is not in the store yet
+}
+
+// contents is one immutable state of the ring.
+type contents struct {
+	keys []*Key // active first, then next and retired, newest first
+	rev  string // "" when not known
+}
+
+// Open reads the ring. No ring in the store is an empty ring: the first request
+// that needs a key makes it. A damaged ring is an error.
+func Open(ctx context.Context, cfg Config) (*Ring, error) {
+	if cfg.Algorithm == "" {
+		cfg.Algorithm = "RS256"
+	}
+	if !slices.Contains(Algorithms(), cfg.Algorithm) {
+		return nil, fmt.Errorf("opening key ring %s: unknown algorithm %q", cfg.Name, cfg.Algorithm)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Ring{cfg: cfg, worked: map[string]string{}, proven: map[string]time.Time{}}
+	r.current.Store(&contents{})
+	ring, rev, err := r.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.current.Store(&contents{ring, rev})
+	if k := r.active(); k != nil && cfg.Kid != "" && !slices.ContainsFunc(ring, func(k *Key) bool { return k.kid == cfg.Kid }) {
+		cfg.Log.Warn("kid in the configuration names no key of the ring; each key keeps the kid stored with it",
+			"ring", cfg.Name, "kid", cfg.Kid, "active", k.kid)
+	}
+	return r, nil
+}
+
+// Name returns the ring's name in the configuration.
+func (r *Ring) Name() string { return r.cfg.Name }
+
+// Keys returns all keys, the active one first.
+func (r *Ring) Keys() []*Key { return slices.Clone(r.current.Load().keys) }
+
+func (r *Ring) active() *Key {
+	if ring := r.current.Load().keys; len(ring) > 0 {
+		return ring[0]
+	}
+	return nil
+}
+
+// Active returns the key that signs. When there is none it makes one, stores it
+// and says so; the new key is called kid, or by its thumbprint when kid is
+// empty.
+func (r *Ring) Active(ctx context.Context, kid string) (k *Key, made bool, err error) {
+	if k := r.active(); k != nil {
+		return k, false, nil
+	}
+	var fresh *Key
+	err = r.change(ctx, func(ring []*Key) ([]*Key, error) {
+		if len(ring) > 0 {
+			return nil, nil // another request or process was first
+		}
+		if fresh == nil {
+			if fresh, err = r.generate(kid); err != nil {
+				return nil, err
+			}
+		}
+		return []*Key{fresh}, nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("making the first key of ring %s: %w", r.cfg.Name, err)
+	}
+	k = r.active()
+	made = fresh != nil && k.thumbprint == fresh.thumbprint
+	if made {
+		r.cfg.Log.Info("key made", "ring", r.cfg.Name, "kid", k.kid, "alg", k.Algorithm())
+	}
+	return k, made, nil
+}
+
+// Candidates returns the keys to sign with, at most two: the active one, and
+// the one that is most likely to be known to a server that has not heard of the
+// active one yet: the newest proven key, else the oldest.
+func (r *Ring) Candidates() []*Key {
+	ring := r.current.Load().keys
+	if len(ring) == 0 {
+		return nil
+	}
+	candidates := []*Key{ring[0]}
+	retired := slices.DeleteFunc(slices.Clone(ring[1:]), func(k *Key) bool { return k.state != Retired })
+	if i := slices.IndexFunc(retired, isProven); i >= 0 {
+		return append(candidates, retired[i])
+	}
+	if len(retired) > 0 {
+		return append(candidates, retired[len(retired)-1])
+	}
+	return candidates
+}
+
+// Rotate makes a new active key, called kid or by its thumbprint, and retires
+// the old one. The ring keeps at most 8 keys: the oldest retired one that was
+// never proven goes first, the newest proven one stays. On any error the old
+// key goes on signing.
+func (r *Ring) Rotate(ctx context.Context, kid string) (*Key, error) {
+	fresh, err := r.generate(kid)
+	if err != nil {
+		return nil, fmt.Errorf("rotating ring %s: %w", r.cfg.Name, err)
+	}
+	err = r.change(ctx, func(ring []*Key) ([]*Key, error) {
+		rotated := []*Key{fresh}
+		for _, k := range ring {
+			if k.state == Active {
+				k = k.with(func(k *Key) { k.state = Retired })
+			}
+			rotated = append(rotated, k)
+		}
+		return shed(rotated), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rotating ring %s: %w", r.cfg.Name, err)
+	}
+	r.cfg.Log.Info("key rotated", "ring", r.cfg.Name, "kid", fresh.kid, "alg", fresh.Algorithm())
+	return fresh, nil
+}
+
+// Worked records that client's authorization server took an assertion under k.
+// Once that holds for every client of the ring that works at all, k is proven.
+// It does no I/O: the next Refresh stores the time.
+func (r *Ring) Worked(client string, k *Key) {
+	r.proofs.Lock()
+	defer r.proofs.Unlock()
+	r.worked[client] = k.thumbprint
+	if isProven(k) || !r.proven[k.thumbprint].IsZero() || !r.worksForAll(k) {
+		return
+	}
+	r.proven[k.thumbprint] = r.cfg.Now().Truncate(time.Second)
+	r.unsaved = true
+	r.cfg.Log.Info("key proven", "ring", r.cfg.Name, "kid", k.kid)
+}
+
+// Refused records that client's authorization server took no key of the ring,
+// so that this client holds up no proof.
+func (r *Ring) Refused(client string) {
+	r.proofs.Lock()
+	defer r.proofs.Unlock()
+	r.worked[client] = ""
+}
+
+// worksForAll reports whether k is the key that works for each client that
+// works. A client that was not heard of yet may need another key.
+func (r *Ring) worksForAll(k *Key) bool {
+	for _, client := range r.cfg.Clients {
+		thumbprint, known := r.worked[client]
+		if !known || thumbprint != "" && thumbprint != k.thumbprint {
+			return false
+		}
+	}
+	return true
+}
+
+// Watch takes up what others change in the store until ctx ends.
+func (r *Ring) Watch(ctx context.Context) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.Refresh(ctx)
+		}
+	}
+}
+
+// Refresh takes up what others changed in the store, and stores proofs. A ring
+// that is gone or cannot be read leaves the last good one in force, and the log
+// says so once.
+func (r *Ring) Refresh(ctx context.Context) {
+	before := r.active()
+	if err := r.reload(ctx); err != nil || ctx.Err() != nil {
+		return
+	}
+	if after := r.active(); after != nil && (before == nil || before.thumbprint != after.thumbprint) {
+		r.cfg.Log.Info("key ring changed", "ring", r.cfg.Name, "active", after.kid)
+	}
+	r.proofs.Lock()
+	unsaved := r.unsaved
+	r.unsaved = false
+	r.proofs.Unlock()
+	if !unsaved {
+		return
+	}
+	// What load reads has the proofs in it; writing it back is all.
+	if err := r.change(ctx, func(ring []*Key) ([]*Key, error) { return ring, nil }); err != nil {
+		r.cfg.Log.Warn("storing that a key is proven; it is known in memory only", "ring", r.cfg.Name, "err", err)
+	}
+}
+
+func (r *Ring) reload(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ring, rev, err := r.load(ctx)
+	if err == nil && len(ring) == 0 && r.active() != nil {
+		err = fmt.Errorf("key ring %v is gone", r.cfg.Store)
+	}
+	if err != nil {
+		if r.lastErr != err.Error() {
+			r.lastErr = err.Error()
+			r.cfg.Log.Error("reading the key ring again; the last good one stays in force", "ring", r.cfg.Name, "err", err)
+		}
+		return err
+	}
+	if r.lastErr != "" {
+		r.lastErr = ""
+		r.cfg.Log.Info("the key ring can be read again", "ring", r.cfg.Name)
+	}
+	r.current.Store(&contents{ring, rev})
+	return nil
+}
+
+// load reads the store. While the content is what is in memory, it is not
+// parsed again. The caller holds mu, or is the only one to know the ring.
+func (r *Ring) load(ctx context.Context) ([]*Key, string, error) {
+	data, rev, err := r.cfg.Store.Load(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	if have := r.current.Load(); rev == have.rev {
+		return r.overlay(have.keys), rev, nil
+	}
+	ring, err := parseRing(data, r.cfg.Kid)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading key ring %v: %w", r.cfg.Store, err)
+	}
+	return r.overlay(ring), rev, nil
+}
+
+// overlay adds the proofs that are known in memory only.
+func (r *Ring) overlay(ring []*Key) []*Key {
+	r.proofs.Lock()
+	defer r.proofs.Unlock()
+	overlaid := slices.Clone(ring)
+	for i, k := range ring {
+		if proven := r.proven[k.thumbprint]; k.proven.IsZero() && !proven.IsZero() {
+			overlaid[i] = k.with(func(k *Key) { k.proven = proven })
+		}
+	}
+	return overlaid
+}
+
+// change reads the ring, changes it and stores it, again from the start when
+// somebody else wrote in between. A ring that is gone from the store is written
+// anew from the last good one. Where to returns nil there is nothing to store.
+func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		ring, rev, err := r.load(ctx)
+		if err != nil {
+			return err
+		}
+		if rev == "" {
+			ring = r.overlay(r.current.Load().keys)
+		}
+		changed, err := to(ring)
+		if err != nil {
+			return err
+		}
+		if changed == nil {
+			r.current.Store(&contents{ring, rev})
+			return nil
+		}
+		data, err := formatRing(changed)
+		if err != nil {
+			return err
+		}
+		if fingerprint(data) != rev {
+			err = r.cfg.Store.Save(ctx, data, rev)
+		}
+		if errors.Is(err, ErrConflict) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		// The revision is the store's to give: the next look reads it.
+		r.current.Store(&contents{keys: changed})
+		return nil
+	}
+}
+
+func (r *Ring) generate(kid string) (*Key, error) {
+	k, err := generate(r.cfg.Algorithm, kid)
+	if err != nil {
+		return nil, err
+	}
+	now := r.cfg.Now().Truncate(time.Second)
+	return k.with(func(k *Key) { k.state, k.created, k.activated = Active, now, now }), nil
+}
+
+// shed drops keys until the ring is within its bound.
+func shed(ring []*Key) []*Key {
+	for len(ring) > maxKeys {
+		drop := lastIndex(ring, func(k *Key) bool { return k.state == Retired && !isProven(k) })
+		if drop < 0 {
+			drop = lastIndex(ring, func(k *Key) bool { return k.state == Retired })
+		}
+		if drop < 0 {
+			drop = len(ring) - 1
+		}
+		ring = slices.Delete(ring, drop, drop+1)
+	}
+	return ring
+}
+
+func isProven(k *Key) bool { return !k.proven.IsZero() }
+
+func lastIndex(ring []*Key, match func(*Key) bool) int {
+	for i, k := range slices.Backward(ring) {
+		if match(k) {
+			return i
+		}
+	}
+	return -1
+}
