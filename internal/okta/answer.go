@@ -1,0 +1,171 @@
+package okta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"okta-token-broker/internal/oauth"
+)
+
+const (
+	// maxAnswer bounds an answer in bytes, after decompression.
+	maxAnswer = 256 << 10
+	// maxToken bounds an access token in bytes: it has to fit in a header.
+	maxToken = 32 << 10
+	// defaultLife is for a server that does not say (RFC 6749 section 5.1 only
+	// recommends expires_in).
+	defaultLife = 5 * time.Minute
+	maxLife     = 24 * time.Hour
+)
+
+// checker is a RoundTripper that lets x/oauth2 see nothing but a good answer,
+// rewritten in canonical form: the library takes a missing expires_in for "for
+// ever", lets "Access_Token" override access_token, and puts whole bodies into
+// its errors. Every other answer becomes a *failure. One checker serves one
+// attempt.
+type checker struct {
+	server    *Server
+	asked     oauth.Scopes
+	assertion string
+
+	// What a good answer says.
+	granted oauth.Scopes
+	life    time.Duration
+}
+
+// RoundTrip sends the request once and checks the answer.
+func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	// Without GetBody net/http cannot send the assertion a second time over a
+	// new connection.
+	req.GetBody = nil
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "okta-token-broker")
+	sent := c.server.now()
+	resp, err := c.server.transport.RoundTrip(req)
+	if err != nil {
+		return nil, transportFailure(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	c.server.observe(resp.Header, sent, c.server.now())
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, transportFailure(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, c.refusal(resp, body)
+	}
+	answer, err := c.accept(resp.Header, body)
+	if err != nil {
+		return nil, &failure{kind: badAnswer, status: resp.StatusCode, requestID: requestID(resp.Header), err: err}
+	}
+	resp.Header = http.Header{"Content-Type": {"application/json"}}
+	resp.Body = io.NopCloser(bytes.NewReader(answer))
+	resp.ContentLength = int64(len(answer))
+	return resp, nil
+}
+
+// grant is a token answer (RFC 6749 section 5.1).
+type grant struct {
+	AccessToken *string        `json:"access_token"`
+	TokenType   *string        `json:"token_type"`
+	ExpiresIn   jsontext.Value `json:"expires_in"`
+	Scope       *string        `json:"scope"`
+	Error       jsontext.Value `json:"error"`
+}
+
+// accept checks a 200 and returns it in canonical form. Its errors hold no byte
+// of the answer.
+func (c *checker) accept(header http.Header, body []byte) ([]byte, error) {
+	if len(body) > maxAnswer {
+		return nil, fmt.Errorf("the answer is over %d KiB", maxAnswer>>10)
+	}
+	if mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+		return nil, errors.New("the answer is not application/json")
+	}
+	var g grant
+	// Duplicate names, invalid UTF-8 and other spellings of a name do not pass.
+	if err := json.Unmarshal(body, &g); err != nil {
+		return nil, errors.New("the answer is not a valid JSON object with the fields of RFC 6749 section 5.1")
+	}
+	switch {
+	case g.Error != nil:
+		return nil, errors.New("the answer is a 200 with an error in it")
+	case g.AccessToken == nil || *g.AccessToken == "":
+		return nil, errors.New("the answer has no access_token")
+	case len(*g.AccessToken) > maxToken:
+		return nil, fmt.Errorf("access_token is over %d KiB", maxToken>>10)
+	case strings.ContainsFunc(*g.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return nil, errors.New("access_token has characters that no header can carry")
+	case g.TokenType == nil:
+		return nil, errors.New("the answer has no token_type")
+	case strings.EqualFold(*g.TokenType, "DPoP"):
+		return nil, errors.New("the answer is a DPoP token, and no proof was sent")
+	case !strings.EqualFold(*g.TokenType, "Bearer"):
+		return nil, errors.New("token_type is not Bearer")
+	}
+	var err error
+	if c.life, err = lifetime(g.ExpiresIn); err != nil {
+		return nil, err
+	}
+	if c.granted, err = grantedScopes(g.Scope, c.asked); err != nil {
+		return nil, err
+	}
+	return json.Marshal(map[string]any{
+		"access_token": *g.AccessToken,
+		"token_type":   "Bearer",
+		"expires_in":   int64(c.life / time.Second),
+		"scope":        string(c.granted),
+	})
+}
+
+// lifetime reads expires_in, which servers also write as a string or a float.
+func lifetime(value jsontext.Value) (time.Duration, error) {
+	text := string(value)
+	switch value.Kind() {
+	case 0, 'n':
+		return defaultLife, nil
+	case '"':
+		text = text[1 : len(text)-1]
+	case '0':
+	default:
+		return 0, errors.New("expires_in is not a number")
+	}
+	// ParseFloat also reads hexadecimal, NaN and Inf.
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil || strings.Trim(text, "0123456789.eE+-") != "" || seconds != math.Trunc(seconds) {
+		return 0, errors.New("expires_in is not a whole number of seconds")
+	}
+	if seconds < 1 || seconds > maxLife.Seconds() {
+		return 0, fmt.Errorf("expires_in is not within 1 to %.0f seconds", maxLife.Seconds())
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// grantedScopes reads scope, which may be left out when it is what was asked
+// for. A token that can do more than was asked for is refused. A client that
+// asks for no scope takes the server's default.
+func grantedScopes(scope *string, asked oauth.Scopes) (oauth.Scopes, error) {
+	if scope == nil {
+		return asked, nil
+	}
+	granted, err := oauth.ParseScopes(*scope)
+	if err != nil {
+		return "", errors.New("scope is not a list of scopes by RFC 6749 section 3.3")
+	}
+	if asked != "" && !granted.Within(asked) {
+		return "", errors.New("scope is wider than what was asked for")
+	}
+	return granted, nil
+}
