@@ -1,0 +1,55 @@
+// Package api is what goes over the wire: the OpenAPI description and the types
+// that it describes.
+package api
+
+import (
+	_ "embed"
+	"encoding/json"
+)
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// OpenAPI returns openapi.yaml, the contract.
+func OpenAPI() []byte { return openAPI }
+
+// Token answers GET /token and POST /token (RFC 6749 section 5.1).
+type Token struct {
+	AccessToken string `json:"access_token"`
+	TokenType   string `json:"token_type"`
+	// ExpiresIn counts down, in seconds.
+	ExpiresIn int64  `json:"expires_in"`
+	Scope     string `json:"scope"`
+}
+
+// Signed answers POST /.
+type Signed struct {
+	JWK               json.RawMessage `json:"jwk"`
+	JWT               string          `json:"jwt"`
+	PrivateKeyChanged bool            `json:"private_key_changed"`
+}
+
+// Error answers every request that fails (RFC 6749 section 5.2), but POST /.
+type Error struct {
+	Error       string    `json:"error"`
+	Description string    `json:"error_description"`
+	Upstream    *Upstream `json:"upstream,omitempty"`
+}
+
+// Upstream is what the authorization server said, where it was asked.
+type Upstream struct {
+	Status      int    `json:"status"`
+	Error       string `json:"error,omitempty"`
+	Description string `json:"error_description,omitempty"`
+	RequestID   string `json:"request_id,omitempty"`
+}
+
+// SignError answers a POST / that fails, as the Flask server did.
+type SignError struct {
+	Error string `json:"Error"`
+}
+
+// Health answers /healthz and /readyz.
+type Health struct {
+	Status string `json:"status"`
+}

@@ -1,0 +1,118 @@
+// Package httpapi is the HTTP interface: routes, guards, and the writing of
+// answers and errors. What a request may do is for the broker to say.
+package httpapi
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-chi/chi/v5"
+
+	"okta-token-broker/api"
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/caller"
+)
+
+// Config is what an API needs.
+type Config struct {
+	Broker *broker.Broker
+	// Hosts are accepted as Host besides localhost and loopback addresses.
+	Hosts []string
+	// Log takes panics and answers that tell the caller to look there.
+	Log *slog.Logger
+}
+
+// API is the handler of the API listener. It is safe for concurrent use.
+type API struct {
+	broker   *broker.Broker
+	hosts    []string
+	log      *slog.Logger
+	router   *chi.Mux
+	draining atomic.Bool
+}
+
+// New makes the handler.
+func New(cfg Config) *API {
+	a := &API{broker: cfg.Broker, hosts: cfg.Hosts, log: cfg.Log, router: chi.NewRouter()}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	a.router.Use(a.recoverPanics, a.guard, limitBody)
+	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, r, http.StatusNotFound, api.Error{Error: "not_found", Description: "no such path: see /openapi.yaml"})
+	})
+	a.router.MethodNotAllowed(a.methodNotAllowed)
+	a.router.Post("/", a.sign)
+	a.router.Get("/token", a.getToken)
+	a.router.Post("/token", a.postToken)
+	a.router.Post("/oauth2/v1/token", a.postToken)
+	a.router.Get("/openapi.yaml", openAPI)
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		a.router.MethodFunc(method, "/healthz", a.healthz)
+		a.router.MethodFunc(method, "/readyz", a.readyz)
+	}
+	return a
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+
+// Drain makes /readyz answer 503, so that no new work is sent here.
+func (a *API) Drain() { a.draining.Store(true) }
+
+// who returns the caller. Only this machine can reach a listener that asks for
+// no credentials.
+func who(*http.Request) caller.Caller { return caller.Local("local") }
+
+func openAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(api.OpenAPI())
+}
+
+func (a *API) healthz(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, api.Health{Status: "ok"})
+}
+
+func (a *API) readyz(w http.ResponseWriter, _ *http.Request) {
+	if a.draining.Load() {
+		writeJSON(w, http.StatusServiceUnavailable, api.Health{Status: "draining"})
+		return
+	}
+	writeJSON(w, http.StatusOK, api.Health{Status: "ready"})
+}
+
+// methodNotAllowed names the methods that the path has: chi does so only in its
+// own, plain-text, answer.
+func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		if a.router.Match(chi.NewRouteContext(), method, r.URL.Path) {
+			allowed = append(allowed, method)
+		}
+	}
+	if allowed == nil { // chi comes here with a method it does not know, whatever the path
+		a.router.NotFoundHandler()(w, r)
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeError(w, r, http.StatusMethodNotAllowed, api.Error{Error: "invalid_request", Description: "the path does not take this method: see the Allow header"})
+}
+
+func writeJSON(w http.ResponseWriter, status int, answer any) {
+	body, err := json.Marshal(answer)
+	if err != nil {
+		panic("marshalling an answer: " + err.Error())
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// noStore keeps tokens and assertions out of caches (RFC 6749 section 5.1).
+func noStore(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Pragma", "no-cache")
+}

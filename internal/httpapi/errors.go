@@ -1,0 +1,100 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"okta-token-broker/api"
+	"okta-token-broker/internal/oauth"
+)
+
+// statusAndCode is how each class of error is answered.
+func statusAndCode(class oauth.Class) (int, string) {
+	switch class {
+	case oauth.InvalidRequest:
+		return http.StatusBadRequest, "invalid_request"
+	case oauth.UnknownClient:
+		return http.StatusBadRequest, "invalid_client"
+	case oauth.InvalidScope:
+		return http.StatusBadRequest, "invalid_scope"
+	case oauth.UnsupportedGrant:
+		return http.StatusBadRequest, "unsupported_grant_type"
+	case oauth.AccessDenied:
+		return http.StatusForbidden, "access_denied"
+	case oauth.NoSpace:
+		return http.StatusInsufficientStorage, "server_error"
+	case oauth.Refused, oauth.BadAnswer:
+		return http.StatusBadGateway, "server_error"
+	case oauth.Unavailable:
+		return http.StatusServiceUnavailable, "temporarily_unavailable"
+	case oauth.TimedOut:
+		return http.StatusGatewayTimeout, "temporarily_unavailable"
+	}
+	return http.StatusInternalServerError, "server_error"
+}
+
+// fail answers an error. Only an *oauth.Error has words meant for callers.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e, ok := errors.AsType[*oauth.Error](err)
+	switch {
+	case ok:
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		e = oauth.Fail(oauth.TimedOut, "the request ended before there was an answer")
+	default:
+		a.log.Error("answering failed", "path", r.URL.Path, "err", err)
+		e = oauth.Fail(oauth.Internal, "the broker failed; its log has the reason")
+	}
+	status, code := statusAndCode(e.Class)
+	if e.Class == oauth.UnknownClient && r.Header.Get("Authorization") != "" {
+		// RFC 6749 section 5.2.
+		status = http.StatusUnauthorized
+		w.Header().Set("WWW-Authenticate", `Basic realm="okta-token-broker"`)
+	}
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(e.RetryAfter.Seconds())), 10))
+	}
+	answer := api.Error{Error: code, Description: e.Description}
+	if up := e.Upstream; up != nil {
+		answer.Upstream = &api.Upstream{Status: up.Status, Error: up.Code, Description: up.Description, RequestID: up.RequestID}
+	}
+	writeError(w, r, status, answer)
+}
+
+// writeError answers in the form that the route has: POST / keeps the Flask
+// server's.
+func writeError(w http.ResponseWriter, r *http.Request, status int, e api.Error) {
+	noStore(w)
+	e.Description = describe(e.Description)
+	if r.Method == http.MethodPost && r.URL.Path == "/" {
+		writeJSON(w, status, api.SignError{Error: e.Description})
+		return
+	}
+	writeJSON(w, status, e)
+}
+
+// describe keeps to the characters that RFC 6749 section 5.2 allows in
+// error_description.
+func describe(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r < ' ' || r > '~' || r == '\\':
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// bodyError says why a body could not be read.
+func bodyError(w http.ResponseWriter, r *http.Request, err error) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		writeError(w, r, http.StatusRequestEntityTooLarge, api.Error{Error: "invalid_request", Description: "the body is over 16 KiB"})
+		return
+	}
+	writeError(w, r, http.StatusBadRequest, api.Error{Error: "invalid_request", Description: "the body could not be read"})
+}

@@ -1,0 +1,124 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// net/http adds 4 KiB of its own to MaxHeaderBytes: 16 KiB in all.
+	maxHeader = 12 << 10
+
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	// writeTimeout leaves room for a fetch of six seconds.
+	writeTimeout = 30 * time.Second
+	idleTimeout  = 2 * time.Minute
+	drainTimeout = 15 * time.Second
+)
+
+// socketPrefix starts a listen address that is a Unix socket.
+const socketPrefix = "unix:"
+
+// Listen opens host:port or unix:/path. It refuses an address that other
+// machines can reach: whoever reaches the listener gets tokens.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(address, socketPrefix); ok {
+		return listenSocket(ctx, path)
+	}
+	if err := checkLoopback(address); err != nil {
+		return nil, err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		hint := "give another one: okta-token-broker serve PORT"
+		if runtime.GOOS == "darwin" && strings.HasSuffix(address, ":5000") {
+			hint += "; on macOS the AirPlay Receiver sits on port 5000"
+		}
+		return nil, fmt.Errorf("listening on %s: the port is taken: %s", address, hint)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", address, err)
+	}
+	return listener, nil
+}
+
+func checkLoopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("listening on %s: not host:port or unix:/path", address)
+	}
+	if host == "localhost" {
+		return nil
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("listening on %s: refused, because other machines could reach it and no callers are configured: listen on 127.0.0.1 or on unix:/path", address)
+}
+
+// listenSocket makes a socket that its owner and group can use. A socket that
+// nobody listens on any more is replaced.
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("listening on %s%s: another process listens there", socketPrefix, path)
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			_ = os.Remove(path)
+		}
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s%s: %w", socketPrefix, path, err)
+	}
+	// Until here the umask has kept others from writing, which connecting needs.
+	if err := os.Chmod(path, 0o660); err != nil {
+		_ = listener.Close()
+		return nil, fmt.Errorf("listening on %s%s: %w", socketPrefix, path, err)
+	}
+	return listener, nil
+}
+
+// Serve answers on the listener until ctx ends, then lets requests in flight
+// finish and returns nil.
+func Serve(ctx context.Context, listener net.Listener, a *API) error {
+	server := &http.Server{
+		Handler:           a,
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		// net/http would answer OPTIONS * itself, past the guard.
+		DisableGeneralOptionsHandler: true,
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	a.Drain()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := server.Shutdown(drain); err != nil {
+		return fmt.Errorf("draining %s: %w", listener.Addr(), err)
+	}
+	return nil
+}

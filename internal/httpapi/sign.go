@@ -1,0 +1,132 @@
+package httpapi
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"okta-token-broker/api"
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/oauth"
+)
+
+const (
+	// maxField bounds client_id, audience and kid, in bytes.
+	maxField = 2 << 10
+	// Seconds: what an assertion lives by default, and what Okta takes at most.
+	defaultValidFor = 600
+	maxValidFor     = 3600
+)
+
+// sign answers POST / in the words and shapes of the Flask server that this
+// endpoint comes from.
+func (a *API) sign(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		bodyError(w, r, err)
+		return
+	}
+	req, err := readSignRequest(body)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	req.Rotate = strings.EqualFold(r.URL.Query().Get("rotate"), "true")
+	signed, err := a.broker.Sign(r.Context(), who(r), req)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	noStore(w)
+	writeJSON(w, http.StatusOK, api.Signed{JWK: signed.JWK, JWT: signed.JWT, PrivateKeyChanged: signed.KeyChanged})
+}
+
+// readSignRequest reads the body, with the Flask server's words for what is
+// wrong with it.
+func readSignRequest(body []byte) (broker.SignRequest, error) {
+	// Values stay raw, because their types have errors of their own. Duplicate
+	// names, invalid UTF-8 and trailing data do not pass.
+	var raw struct {
+		ClientID jsontext.Value `json:"client_id"`
+		Audience jsontext.Value `json:"audience"`
+		Kid      jsontext.Value `json:"kid"`
+		ValidFor jsontext.Value `json:"valid_for"`
+	}
+	if err := json.Unmarshal(body, &raw); err != nil || !strings.HasPrefix(strings.TrimLeft(string(body), " \t\r\n"), "{") {
+		return broker.SignRequest{}, oauth.Fail(oauth.InvalidRequest, "Invalid JSON request body. Check the integrity of the data.")
+	}
+	switch {
+	case absent(raw.ClientID) && absent(raw.Audience):
+		return broker.SignRequest{}, oauth.Fail(oauth.InvalidRequest, "audience and client_id are mandatory!")
+	case absent(raw.ClientID):
+		return broker.SignRequest{}, oauth.Fail(oauth.InvalidRequest, "client_id is mandatory!")
+	case absent(raw.Audience):
+		return broker.SignRequest{}, oauth.Fail(oauth.InvalidRequest, "audience is mandatory!")
+	}
+
+	var req broker.SignRequest
+	var errs [4]error
+	req.ClientID, errs[0] = field("client_id", raw.ClientID)
+	req.Audience, errs[1] = field("audience", raw.Audience)
+	if !absent(raw.Kid) && string(raw.Kid) != `""` {
+		req.Kid, errs[2] = field("kid", raw.Kid)
+	}
+	req.ValidFor, errs[3] = validFor(raw.ValidFor)
+	for _, err := range errs {
+		if err != nil {
+			return broker.SignRequest{}, err
+		}
+	}
+	return req, nil
+}
+
+func absent(value jsontext.Value) bool { return value == nil || value.Kind() == 'n' }
+
+// field reads a string that goes into a JWT.
+func field(name string, value jsontext.Value) (string, error) {
+	if value.Kind() != '"' {
+		return "", oauth.Fail(oauth.InvalidRequest, name+" must be a string!")
+	}
+	var s string
+	if err := json.Unmarshal(value, &s); err != nil {
+		return "", oauth.Fail(oauth.InvalidRequest, name+" must be a string!")
+	}
+	switch {
+	case s == "":
+		return "", oauth.Fail(oauth.InvalidRequest, name+" must not be empty!")
+	case len(s) > maxField:
+		return "", oauth.Fail(oauth.InvalidRequest, fmt.Sprintf("%s must not be longer than %d bytes!", name, maxField))
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return "", oauth.Fail(oauth.InvalidRequest, name+" must not have control characters!")
+	}
+	return s, nil
+}
+
+// validFor reads a number of seconds. An integer is what Python's json reads as
+// one: digits alone.
+func validFor(value jsontext.Value) (time.Duration, error) {
+	if absent(value) {
+		return defaultValidFor * time.Second, nil
+	}
+	digits, negative := strings.CutPrefix(string(value), "-")
+	if strings.Trim(digits, "0123456789") != "" {
+		return 0, oauth.Fail(oauth.InvalidRequest, "valid_for must be a integer!")
+	}
+	seconds, err := strconv.ParseUint(digits, 10, 64)
+	switch {
+	case seconds == 0 && err == nil:
+		return defaultValidFor * time.Second, nil
+	case negative:
+		return 0, oauth.Fail(oauth.InvalidRequest, "valid_for must not be negative!")
+	case err != nil || seconds > maxValidFor:
+		return 0, oauth.Fail(oauth.InvalidRequest, "valid_for must not be higher than 3600 seconds (1 hour)!")
+	}
+	return time.Duration(seconds) * time.Second, nil
+}

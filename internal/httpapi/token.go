@@ -1,0 +1,158 @@
+package httpapi
+
+import (
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"okta-token-broker/api"
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/oauth"
+)
+
+// maxClient bounds the name of a client, in bytes.
+const maxClient = 256
+
+// getToken answers GET /token.
+func (a *API) getToken(w http.ResponseWriter, r *http.Request) {
+	query, err := parameters(r.URL.RawQuery)
+	if err == nil {
+		err = onlyKnown(query, "client", "scope")
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	a.token(w, r, broker.TokenRequest{Client: query.Get("client"), Scope: query.Get("scope")})
+}
+
+// postToken is a token endpoint by RFC 6749 section 4.4, so that any OAuth
+// client library can use the broker as its authorization server.
+func (a *API) postToken(w http.ResponseWriter, r *http.Request) {
+	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/x-www-form-urlencoded" {
+		writeError(w, r, http.StatusUnsupportedMediaType, api.Error{Error: "invalid_request", Description: "the body must be application/x-www-form-urlencoded"})
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		bodyError(w, r, err)
+		return
+	}
+	form, err := parameters(string(body))
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	switch form.Get("grant_type") {
+	case "client_credentials":
+	case "":
+		a.fail(w, r, oauth.Fail(oauth.InvalidRequest, "grant_type is missing"))
+		return
+	default:
+		a.fail(w, r, oauth.Fail(oauth.UnsupportedGrant, "grant_type must be client_credentials"))
+		return
+	}
+	client, err := clientID(r, form)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	a.token(w, r, broker.TokenRequest{Client: client, Scope: form.Get("scope")})
+}
+
+// token answers with a token, as JSON or as text.
+func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequest) {
+	if len(req.Client) > maxClient {
+		a.fail(w, r, oauth.Fail(oauth.UnknownClient, "no client has so long a name"))
+		return
+	}
+	token, err := a.broker.Token(r.Context(), who(r), req)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	noStore(w)
+	if wantsText(r) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, token.Access.Reveal()+"\n")
+		return
+	}
+	writeJSON(w, http.StatusOK, api.Token{
+		AccessToken: token.Access.Reveal(),
+		TokenType:   token.Type,
+		ExpiresIn:   int64(token.Left(time.Now()) / time.Second),
+		Scope:       string(token.Scopes),
+	})
+}
+
+// parameters reads a query or a form: each parameter once (RFC 6749 section
+// 3.2), in UTF-8, without control characters.
+func parameters(encoded string) (url.Values, error) {
+	values, err := url.ParseQuery(encoded)
+	if err != nil {
+		return nil, oauth.Fail(oauth.InvalidRequest, "the parameters are not form-encoded")
+	}
+	for name, value := range values {
+		if len(value) > 1 {
+			return nil, oauth.Fail(oauth.InvalidRequest, "a parameter stands twice")
+		}
+		if text := name + value[0]; !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+			return nil, oauth.Fail(oauth.InvalidRequest, "a parameter has control characters or is not UTF-8")
+		}
+	}
+	return values, nil
+}
+
+// onlyKnown refuses other parameters: a mistyped scope would answer a wider
+// token than was meant.
+func onlyKnown(values url.Values, known ...string) error {
+	for name := range values {
+		if !slices.Contains(known, name) {
+			return oauth.Fail(oauth.InvalidRequest, "unknown parameter: "+strings.Join(known, " and ")+" are known")
+		}
+	}
+	return nil
+}
+
+// clientID finds the client in the form or in Basic (RFC 6749 section 2.3.1,
+// which encodes both parts). While no callers are configured the secret has no
+// meaning.
+func clientID(r *http.Request, form url.Values) (string, error) {
+	inForm := form.Get("client_id")
+	encoded, _, ok := r.BasicAuth()
+	if !ok {
+		return inForm, nil
+	}
+	inHeader, err := url.QueryUnescape(encoded)
+	if err != nil || !utf8.ValidString(inHeader) || strings.ContainsFunc(inHeader, unicode.IsControl) {
+		return "", oauth.Fail(oauth.InvalidRequest, "the user name of Basic is not form-encoded")
+	}
+	if inForm != "" && inHeader != "" && inForm != inHeader {
+		return "", oauth.Fail(oauth.InvalidRequest, "client_id and the user name of Basic name different clients")
+	}
+	if inHeader != "" {
+		return inHeader, nil
+	}
+	return inForm, nil
+}
+
+// wantsText reports whether Accept asks for text and not for JSON.
+func wantsText(r *http.Request) bool {
+	text := false
+	for _, accept := range strings.Split(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		switch mediaType, params, err := mime.ParseMediaType(accept); {
+		case err != nil || params["q"] == "0":
+		case mediaType == "application/json":
+			return false
+		case mediaType == "text/plain":
+			text = true
+		}
+	}
+	return text
+}
