@@ -1,0 +1,132 @@
+// Package cli is the command line, and the only place where the parts of the
+// broker are put together.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"okta-token-broker/internal/caller"
+	"okta-token-broker/internal/config"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a mistake in how a command was called.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// commandLine is the caller of operations that need no running broker.
+func commandLine() caller.Caller { return caller.Local("command line") }
+
+// options are the flags that all commands have.
+type options struct{ configFile string }
+
+func (o options) load() (config.Config, error) {
+	return config.Load(config.Source{File: o.configFile, Getenv: os.Getenv})
+}
+
+// Main runs the program with the arguments behind its name and returns the exit
+// code: 0, 1 for a failure, 2 for wrong use. SIGINT and SIGTERM end it in order,
+// a second one at once.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintln(stderr, "okta-token-broker: "+err.Error())
+	if _, ok := errors.AsType[usageError](err); ok {
+		_, _ = fmt.Fprintln(stderr, "Run 'okta-token-broker --help' for usage.")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func newRoot() *cobra.Command {
+	opts := &options{}
+	root := &cobra.Command{
+		Use:   "okta-token-broker [serve] [PORT]",
+		Short: "Holds the private key of an Okta app and hands out signed assertions and access tokens",
+		Long: `okta-token-broker holds the private key of an Okta app, so that no service has
+to. Services ask it over loopback or a Unix socket for signed client assertions
+(POST /) and for ready access tokens (GET /token).`,
+		Example: `  okta-token-broker sandbox          # try it out, with a fake Okta
+  okta-token-broker keys jwk         # the public key to paste into Okta
+  okta-token-broker                  # serve on 127.0.0.1:5000
+  okta-token-broker 8080             # serve on 127.0.0.1:8080`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			_, err := portArgument(args)
+			return err
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return serve(cmd, opts, args) },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().StringVar(&opts.configFile, "config", "",
+		"configuration file (default $"+config.FileVariable+", else "+config.DefaultFile+" if there)")
+	root.AddCommand(newServe(opts), newSandbox(), newToken(opts), newSign(opts), newKeys(opts), newVersion())
+	return root
+}
+
+// portArgument reads the one optional PORT. -1 means that there is none.
+func portArgument(args []string) (int, error) {
+	if len(args) == 0 {
+		return -1, nil
+	}
+	port, err := strconv.Atoi(args[0])
+	switch {
+	case err != nil:
+		return 0, usagef("unknown command or port; port must be an integer: %q", args[0])
+	case port < 0 || port > 65535:
+		return 0, usagef("port must be 0 to 65535")
+	case len(args) > 1:
+		return 0, usagef("one port at most")
+	}
+	return port, nil
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no argument: %q", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+func checkOutput(output string, known ...string) error {
+	if !slices.Contains(known, output) {
+		return usagef("--output must be one of %s", strings.Join(known, ", "))
+	}
+	return nil
+}
+
+// scopeFlag reads scopes by comma or space into the form of RFC 6749.
+func scopeFlag(flag string) string {
+	return strings.ReplaceAll(flag, ",", " ")
+}

@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"okta-token-broker/internal/config"
+	"okta-token-broker/internal/fakeokta"
+	"okta-token-broker/internal/httpapi"
+	"okta-token-broker/internal/telemetry"
+)
+
+const (
+	sandboxClientID = "0oasandbox"
+	sandboxScope    = "okta.users.read"
+)
+
+func newSandbox() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "sandbox [PORT]",
+		Short: "Try the broker out: with a fake Okta, no network and no account",
+		Long: `Starts a fake Okta and the broker in one process, registers the broker's public
+key there, and prints commands to paste. Everything it writes is in one folder.`,
+		Example: `  okta-token-broker sandbox
+  okta-token-broker sandbox 5050 --dir /tmp/broker`,
+		Args: func(_ *cobra.Command, args []string) error {
+			_, err := portArgument(args)
+			return err
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			port, err := portArgument(args)
+			if err != nil {
+				return err
+			}
+			return sandbox(cmd, dir, port)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "folder for the key and the configuration (default: a temporary one, removed at the end)")
+	return cmd
+}
+
+func sandbox(cmd *cobra.Command, dir string, port int) (err error) {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	listen := config.Default().Listen
+	if port >= 0 {
+		listen = withPort(listen, port)
+	}
+	listener, err := httpapi.Listen(ctx, listen)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	dir, remove, err := sandboxDir(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+
+	issuer, stopOkta, okta, err := startFakeOkta(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopOkta()
+	configFile, err := writeSandboxConfig(dir, listener.Addr().String(), issuer)
+	if err != nil {
+		return err
+	}
+	// The way of a user's own configuration, without the variables of a real org.
+	cfg, err := config.Load(config.Source{File: configFile, Getenv: func(string) string { return "" }})
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.Logger(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+	if err := registerKey(ctx, cfg, okta, log); err != nil {
+		return err
+	}
+	if err := banner(cmd.OutOrStdout(), listener.Addr(), issuer, configFile); err != nil {
+		return err
+	}
+	return run(ctx, cfg, listener, log)
+}
+
+// sandboxDir makes the folder, and says how to leave it.
+func sandboxDir(dir string) (path string, remove func() error, err error) {
+	if dir == "" {
+		path, err = os.MkdirTemp("", "okta-token-broker-sandbox-")
+		return path, func() error { return os.RemoveAll(path) }, err
+	}
+	if path, err = filepath.Abs(dir); err == nil {
+		err = os.MkdirAll(path, 0o700)
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("making the sandbox folder: %w", err)
+	}
+	return path, func() error { return nil }, nil
+}
+
+// startFakeOkta serves a fake Okta with one app on a free loopback port.
+func startFakeOkta(ctx context.Context) (issuer string, stop func(), okta *fakeokta.Okta, err error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, nil, fmt.Errorf("listening for the fake Okta: %w", err)
+	}
+	issuer = "http://" + listener.Addr().String()
+	okta, err = fakeokta.New(fakeokta.Config{URL: issuer})
+	if err == nil {
+		err = okta.AddApp(fakeokta.App{ClientID: sandboxClientID, Scopes: []string{sandboxScope}})
+	}
+	if err != nil {
+		_ = listener.Close()
+		return "", nil, nil, fmt.Errorf("starting the fake Okta: %w", err)
+	}
+	server := &http.Server{Handler: okta, ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener)
+	}()
+	return issuer, func() { _ = server.Close(); <-done }, okta, nil
+}
+
+func writeSandboxConfig(dir, listen, issuer string) (path string, err error) {
+	path = filepath.Join(dir, config.DefaultFile)
+	text := fmt.Sprintf(`# Written by okta-token-broker sandbox, anew at each start.
+listen: %s
+keys:
+  default:
+    file: %q
+clients:
+  default:
+    issuer: %s
+    client_id: %s
+    scopes: [%s]
+`, listen, filepath.Join(dir, "private_key.pem"), issuer, sandboxClientID, sandboxScope)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return "", fmt.Errorf("writing the sandbox configuration: %w", err)
+	}
+	return path, nil
+}
+
+// registerKey gives the broker's public key to the fake Okta, as an
+// administrator does by pasting it.
+func registerKey(ctx context.Context, cfg config.Config, okta *fakeokta.Okta, log *slog.Logger) error {
+	ring, err := openRing(ctx, cfg, config.DefaultKey, log)
+	if err != nil {
+		return err
+	}
+	key, _, err := ring.Active(ctx, "")
+	if err != nil {
+		return err
+	}
+	if err := okta.RegisterKey(sandboxClientID, key.JWK()); err != nil {
+		return fmt.Errorf("registering the public key: %w", err)
+	}
+	return nil
+}
+
+func banner(out io.Writer, listen net.Addr, issuer, configFile string) error {
+	host := listen.String()
+	if tcp, ok := listen.(*net.TCPAddr); ok {
+		host = fmt.Sprintf("localhost:%d", tcp.Port)
+	}
+	_, err := fmt.Fprintf(out, `The broker serves http://%[1]s, a fake Okta serves %[2]s.
+Configuration: %[3]s
+
+An access token:
+  curl %[1]s/token
+
+An API call with it:
+  curl -H "Authorization: Bearer $(curl -sH 'Accept: text/plain' %[1]s/token)" %[2]s/api/v1/users
+
+A signed client assertion:
+  curl %[1]s -d '{"client_id": "%[4]s", "audience": "%[2]s/oauth2/v1/token"}'
+
+Ctrl-C ends it.
+`, host, issuer, configFile, sandboxClientID)
+	return err
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"okta-token-broker/internal/config"
+	"okta-token-broker/internal/httpapi"
+	"okta-token-broker/internal/telemetry"
+)
+
+func newServe(opts *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve [PORT]",
+		Short: "Serve the API (what happens without a command, too)",
+		Example: `  okta-token-broker serve
+  okta-token-broker serve 8080
+  okta-token-broker serve --config /etc/okta-token-broker.yaml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			_, err := portArgument(args)
+			return err
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return serve(cmd, opts, args) },
+	}
+}
+
+func serve(cmd *cobra.Command, opts *options, args []string) error {
+	cfg, err := opts.load()
+	if err != nil {
+		return err
+	}
+	if port, err := portArgument(args); err != nil {
+		return err
+	} else if port >= 0 {
+		cfg.Listen = withPort(cfg.Listen, port)
+	}
+	log, err := telemetry.Logger(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return err
+	}
+	listener, err := httpapi.Listen(cmd.Context(), cfg.Listen)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	return run(cmd.Context(), cfg, listener, log)
+}
+
+// withPort replaces the port of a listen address; a Unix socket gives way to
+// loopback.
+func withPort(listen string, port int) string {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil || strings.HasPrefix(listen, "unix:") {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// run serves on the listener until ctx ends.
+func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slog.Logger) error {
+	parts, err := assemble(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	logPolicy(cfg, log)
+
+	var watchers sync.WaitGroup
+	watching, stopWatching := context.WithCancel(ctx)
+	defer watchers.Wait()
+	defer stopWatching()
+	for _, ring := range parts.rings {
+		watchers.Go(func() { ring.Watch(watching) })
+	}
+
+	api := httpapi.New(httpapi.Config{Broker: parts.broker, Hosts: cfg.Hosts, Log: log})
+	log.Info("serving", "listen", listener.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(parts.rings)))
+	if err := httpapi.Serve(ctx, listener, api); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// logPolicy says what POST / signs, and why.
+func logPolicy(cfg config.Config, log *slog.Logger) {
+	policy, why := config.AllowClients, "signing.allow says so"
+	if cfg.SignAny() {
+		policy = config.AllowAny
+	}
+	if cfg.Signing.Allow == "" {
+		why = fmt.Sprintf("signing.allow is not set and %d clients are configured", len(cfg.Clients))
+	}
+	log.Info("signing policy for POST /", "allow", policy, "because", why)
+}

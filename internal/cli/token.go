@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"okta-token-broker/api"
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/config"
+)
+
+func newToken(opts *options) *cobra.Command {
+	var client, scope, output string
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Get an access token, without a running broker",
+		Example: `  okta-token-broker token
+  okta-token-broker token --client reports --scope okta.users.read,okta.groups.read
+  curl -H "$(okta-token-broker token --output header)" https://acme.okta.com/api/v1/users`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output, "json", "token", "header"); err != nil {
+				return err
+			}
+			_, parts, err := opts.assemble(cmd)
+			if err != nil {
+				return err
+			}
+			token, err := parts.broker.Token(cmd.Context(), commandLine(), broker.TokenRequest{Client: client, Scope: scopeFlag(scope)})
+			if err != nil {
+				return fmt.Errorf("getting a token: %w", err)
+			}
+			for _, ring := range parts.rings {
+				ring.Refresh(cmd.Context()) // stores that the key is proven
+			}
+			switch out := cmd.OutOrStdout(); output {
+			case "token":
+				_, err = fmt.Fprintln(out, token.Access.Reveal())
+			case "header":
+				_, err = fmt.Fprintf(out, "Authorization: %s %s\n", token.Type, token.Access.Reveal())
+			default:
+				err = printJSON(out, api.Token{
+					AccessToken: token.Access.Reveal(),
+					TokenType:   token.Type,
+					ExpiresIn:   int64(token.Left(time.Now()) / time.Second),
+					Scope:       string(token.Scopes),
+				})
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&client, "client", config.DefaultClient, "the client's name in the configuration")
+	cmd.Flags().StringVar(&scope, "scope", "", "scopes, by comma or space (default: all of the client's)")
+	cmd.Flags().StringVar(&output, "output", "json", "json, token or header")
+	return cmd
+}

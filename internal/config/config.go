@@ -1,0 +1,117 @@
+// Package config is the configuration: one documented struct, filled from
+// defaults, a YAML file and the environment, checked strictly and as a whole.
+package config
+
+import (
+	"time"
+
+	"okta-token-broker/internal/secret"
+)
+
+// Config is the whole configuration. The yaml tags are the names in the file.
+type Config struct {
+	// Listen is the address of the API: host:port on loopback, or
+	// unix:/path/to.sock.
+	Listen string `yaml:"listen"`
+	// Hosts are names to accept in the Host header besides localhost and
+	// loopback addresses.
+	Hosts []string `yaml:"hosts"`
+	Log   Log      `yaml:"log"`
+	// Keys are the key rings by name.
+	Keys map[string]Key `yaml:"keys"`
+	// Clients are the Okta apps by name. The one called default is meant where a
+	// request names none.
+	Clients map[string]Client `yaml:"clients"`
+	Signing Signing           `yaml:"signing"`
+}
+
+// Log says what is logged, to standard error.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level"`
+	// Format is text or json.
+	Format string `yaml:"format"`
+}
+
+// Key is a ring of signing keys in a PEM file.
+type Key struct {
+	// File is the PEM file. It is made when a key is first needed.
+	File string `yaml:"file"`
+	// Kid names a key that was stored without metadata. Empty: its RFC 7638
+	// thumbprint.
+	Kid string `yaml:"kid"`
+	// Algorithm is that of the keys the broker makes: RS256, RS384, RS512, ES256,
+	// ES384 or ES512.
+	Algorithm string `yaml:"algorithm"`
+	// ReadOnly is for a file that something else keeps, such as a Kubernetes
+	// Secret: links are followed, root may own it, the group may read it, and the
+	// broker never writes it.
+	ReadOnly bool `yaml:"read_only"`
+	// PEM is a key that came in OKTA_CLIENT_PRIVATEKEY, instead of File.
+	PEM secret.Text `yaml:"-"`
+}
+
+// Client is an app at an authorization server.
+type Client struct {
+	// Issuer is https://acme.okta.com for the org authorization server, or
+	// https://acme.okta.com/oauth2/ID for a custom one.
+	Issuer string `yaml:"issuer"`
+	// TokenEndpoint is only for servers that are not Okta.
+	TokenEndpoint string `yaml:"token_endpoint"`
+	// Audience is what assertions are made for: endpoint (Okta), or issuer (RFC
+	// 10070).
+	Audience string `yaml:"audience"`
+	// ClientID is the app's client id.
+	ClientID string `yaml:"client_id"`
+	// Scopes are asked for by default, and the most that can be asked for.
+	Scopes []string `yaml:"scopes"`
+	// Key names the ring under keys that signs.
+	Key string `yaml:"key"`
+	// AssertionLifetime is how long the assertions live that the broker itself
+	// sends: 1m to 59m.
+	AssertionLifetime time.Duration `yaml:"assertion_lifetime"`
+	// CAFile is a PEM file of certificates that verify the server, instead of
+	// the system's.
+	CAFile string `yaml:"ca_file"`
+}
+
+// Signing says what POST / signs.
+type Signing struct {
+	// Allow is clients (configured client ids, for their own endpoints) or any.
+	// Empty: any while no client is configured, else clients.
+	Allow string `yaml:"allow"`
+}
+
+// Names that have a meaning of their own.
+const (
+	DefaultClient = "default"
+	DefaultKey    = "default"
+
+	AudienceEndpoint = "endpoint"
+	AudienceIssuer   = "issuer"
+
+	AllowAny     = "any"
+	AllowClients = "clients"
+)
+
+// Default returns the configuration without file and environment.
+func Default() Config {
+	return Config{
+		Listen: "127.0.0.1:5000",
+		Log:    Log{Level: "info", Format: "text"},
+		Keys:   map[string]Key{DefaultKey: defaultKey()},
+	}
+}
+
+func defaultKey() Key {
+	return Key{File: "private_key.pem", Algorithm: "RS256"}
+}
+
+func defaultClient() Client {
+	return Client{Audience: AudienceEndpoint, Key: DefaultKey, AssertionLifetime: 5 * time.Minute}
+}
+
+// SignAny reports whether POST / signs for client ids that are not configured.
+func (c Config) SignAny() bool {
+	return c.Signing.Allow == AllowAny || c.Signing.Allow == "" && len(c.Clients) == 0
+}

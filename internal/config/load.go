@@ -1,0 +1,120 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"okta-token-broker/internal/secret"
+)
+
+const (
+	// FileVariable names the file where --config does not.
+	FileVariable = "OKTA_TOKEN_BROKER_CONFIG"
+	// DefaultFile is read where nothing names a file and it is there.
+	DefaultFile = "okta-token-broker.yaml"
+	// maxFile bounds the file, in bytes.
+	maxFile = 1 << 20
+)
+
+// Source says where to read the configuration.
+type Source struct {
+	// File is the path that the command line gives. Empty: FileVariable, else
+	// DefaultFile if there, else no file.
+	File string
+	// Getenv looks up an environment variable.
+	Getenv func(string) string
+}
+
+// Load reads and checks the configuration. The error lists everything that is
+// wrong, a line each, and never the value of a secret.
+func Load(src Source) (Config, error) {
+	cfg := Default()
+	path, data, err := src.read()
+	if err != nil {
+		return Config{}, err
+	}
+	found, lines := decode(data, &cfg)
+	fromEnvironment(&cfg, src.Getenv)
+	found = append(found, check(cfg, lines)...)
+	if len(found) > 0 {
+		return Config{}, found.err(path)
+	}
+	return cfg, nil
+}
+
+// read finds the file, if there is one.
+func (src Source) read() (path string, data []byte, err error) {
+	path = src.File
+	if path == "" {
+		path = src.Getenv(FileVariable)
+	}
+	named := path != ""
+	if !named {
+		path = DefaultFile
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return "", nil, nil
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	if info.Size() > maxFile {
+		return "", nil, fmt.Errorf("reading the configuration: %s is over 1 MiB", path)
+	}
+	if data, err = os.ReadFile(path); err != nil {
+		return "", nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return path, data, nil
+}
+
+// fromEnvironment fills client and key default from the variables of Okta's
+// SDKs.
+func fromEnvironment(cfg *Config, getenv func(string) string) {
+	orgURL, clientID, scopes := getenv("OKTA_CLIENT_ORGURL"), getenv("OKTA_CLIENT_CLIENTID"), getenv("OKTA_CLIENT_SCOPES")
+	if orgURL != "" || clientID != "" || scopes != "" {
+		client, ok := cfg.Clients[DefaultClient]
+		if !ok {
+			client = defaultClient()
+		}
+		if orgURL != "" {
+			client.Issuer = strings.TrimRight(orgURL, "/")
+		}
+		if clientID != "" {
+			client.ClientID = clientID
+		}
+		if scopes != "" {
+			client.Scopes = strings.FieldsFunc(scopes, func(r rune) bool { return r == ',' || r == ' ' })
+		}
+		if cfg.Clients == nil {
+			cfg.Clients = map[string]Client{}
+		}
+		cfg.Clients[DefaultClient] = client
+	}
+
+	private, kid := getenv("OKTA_CLIENT_PRIVATEKEY"), getenv("OKTA_CLIENT_PRIVATEKEYID")
+	if private == "" && kid == "" {
+		return
+	}
+	key, ok := cfg.Keys[DefaultKey]
+	if !ok {
+		key = defaultKey()
+	}
+	if kid != "" {
+		key.Kid = kid
+	}
+	switch {
+	case strings.Contains(private, "-----BEGIN"):
+		// A variable often carries \n where line ends belong.
+		key.PEM = secret.New(strings.ReplaceAll(private, `\n`, "\n"))
+	case private != "":
+		key.File = private
+	}
+	if cfg.Keys == nil {
+		cfg.Keys = map[string]Key{}
+	}
+	cfg.Keys[DefaultKey] = key
+}
