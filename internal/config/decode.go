@@ -34,12 +34,14 @@ func (p problems) err(file string) error {
 	var lines []string
 	slices.SortStableFunc(p, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
 	for _, problem := range p {
-		where := problem.path + ": "
-		switch {
-		case problem.line > 0:
-			where = fmt.Sprintf("%s:%d: %s", file, problem.line, where)
-		case problem.path == "":
+		var where string
+		if problem.line > 0 {
+			where = fmt.Sprintf("%s:%d: ", file, problem.line)
+		} else if problem.path == "" {
 			where = file + ": "
+		}
+		if problem.path != "" {
+			where += problem.path + ": "
 		}
 		lines = append(lines, where+problem.text)
 	}
@@ -84,7 +86,6 @@ func firstLine(err error) string {
 }
 
 func (d *decoder) value(path string, node *yaml.Node, into reflect.Value) {
-	d.lines[path] = node.Line
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
 		return // a name with nothing behind it keeps its default
 	}
@@ -192,6 +193,7 @@ func (d *decoder) entries(path string, node *yaml.Node, each func(name string, l
 			d.addf(join(path, name.Value), name.Line, "stands twice")
 		default:
 			seen[name.Value] = true
+			d.lines[join(path, name.Value)] = name.Line
 			each(name.Value, name.Line, value)
 		}
 	}

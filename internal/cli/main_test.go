@@ -1,0 +1,118 @@
+package cli_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"okta-token-broker/internal/cli"
+)
+
+// asBroker makes the test binary behave as the program, so that tests run it as
+// a process of its own.
+const asBroker = "OKTA_TOKEN_BROKER_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asBroker) != "" {
+		os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	testscript.Main(m, map[string]func(){
+		"okta-token-broker": func() { os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr)) },
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				return err
+			}
+			der, err := x509.MarshalPKCS8PrivateKey(key)
+			if err != nil {
+				return err
+			}
+			// As it often stands in an environment: on one line.
+			block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+			env.Setenv("EC_KEY", strings.ReplaceAll(string(block), "\n", `\n`))
+			return nil
+		},
+	})
+}
+
+// broker is the program as a process in a folder, with no variables but these.
+func broker(t *testing.T, dir string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Dir = dir
+	cmd.Env = append([]string{asBroker + "=1", "HOME=" + dir}, env...)
+	return cmd
+}
+
+// run runs the program to its end.
+func run(t *testing.T, cmd *exec.Cmd) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		t.Fatal(err)
+	} else if ok {
+		code = exit.ExitCode()
+	}
+	return out.String(), errs.String(), code
+}
+
+func TestWrongUse(t *testing.T) {
+	const badFile = "bad.yaml"
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/"+badFile, []byte("lisen: 127.0.0.1:5000\nlog: {level: loud}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		args string
+		code int
+		want string
+	}{
+		{"eighty", 2, "unknown command or port; port must be an integer"},
+		{"80.5", 2, "unknown command or port; port must be an integer"},
+		{"serve eighty", 2, "unknown command or port; port must be an integer"},
+		{"sandbox eighty", 2, "unknown command or port; port must be an integer"},
+		{"99999", 2, "port must be 0 to 65535"},
+		{"5000 5001", 2, "one port at most"},
+		{"--colour", 2, "unknown flag: --colour"},
+		{"token --output xml", 2, "--output must be one of json, token, header"},
+		{"token surplus", 2, "takes no argument"},
+		{"keys frob", 2, "takes no argument"},
+		{"keys list --key nowhere", 2, `no key ring "nowhere" is configured`},
+		{"sign", 2, "give --client, or --client-id and --audience"},
+		{"sign --client nobody", 2, `no client "nobody" is configured`},
+		{"sign --valid-for 2h --client-id a --audience b", 2, "--valid-for must be 1s to 1h"},
+		{"sign --client-id a --audience b --output pem", 2, "--output must be one of json, jwt"},
+		{"serve --config " + badFile, 1, "bad.yaml:2: log.level: must be one of"},
+		{"serve --config nowhere.yaml", 1, "reading the configuration"},
+		{"token", 1, "OKTA_CLIENT_ORGURL"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			stdout, stderr, code := run(t, broker(t, dir, nil, strings.Fields(tt.args)...))
+			if code != tt.code || !strings.Contains(stderr, tt.want) || stdout != "" {
+				t.Errorf("exit code %d, want %d; stdout %q; stderr %q", code, tt.code, stdout, stderr)
+			}
+		})
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("wrong use left files behind: %v", entries)
+	}
+}

@@ -1,0 +1,302 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"okta-token-broker/internal/secret"
+)
+
+// load reads a file with this text and these variables.
+func load(t *testing.T, text string, env map[string]string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "broker.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(Source{File: path, Getenv: func(name string) string { return env[name] }})
+}
+
+func TestEverySetting(t *testing.T) {
+	got, err := load(t, `
+listen: unix:/run/broker.sock
+hosts: [broker.internal, other]
+log: {level: debug, format: json}
+keys:
+  corp:
+    file: /keys/corp.pem
+    kid: abc
+    algorithm: ES256
+    read_only: true
+clients:
+  default:
+    issuer: https://acme.okta.com
+    client_id: 0oa1
+    scopes: [okta.users.read, okta.groups.read]
+  other:
+    issuer: https://auth.example.com/realms/x
+    token_endpoint: https://auth.example.com/realms/x/token
+    audience: issuer
+    client_id: 12345
+    key: corp
+    assertion_lifetime: 90s
+    ca_file: /etc/ca.pem
+signing: {allow: any}
+`, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Listen: "unix:/run/broker.sock",
+		Hosts:  []string{"broker.internal", "other"},
+		Log:    Log{Level: "debug", Format: "json"},
+		Keys: map[string]Key{
+			"default": {File: "private_key.pem", Algorithm: "RS256"},
+			"corp":    {File: "/keys/corp.pem", Kid: "abc", Algorithm: "ES256", ReadOnly: true},
+		},
+		Clients: map[string]Client{
+			"default": {
+				Issuer: "https://acme.okta.com", Audience: "endpoint", ClientID: "0oa1", Key: "default",
+				Scopes: []string{"okta.users.read", "okta.groups.read"}, AssertionLifetime: 5 * time.Minute,
+			},
+			"other": {
+				Issuer: "https://auth.example.com/realms/x", TokenEndpoint: "https://auth.example.com/realms/x/token", Audience: "issuer",
+				ClientID: "12345", Key: "corp", AssertionLifetime: 90 * time.Second, CAFile: "/etc/ca.pem",
+			},
+		},
+		Signing: Signing{Allow: "any"},
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(sameSecret)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func sameSecret(a, b secret.Text) bool { return a.Reveal() == b.Reveal() }
+
+func TestEnvironment(t *testing.T) {
+	const file = `
+clients:
+  default: {issuer: "https://file.okta.com", client_id: fromfile, scopes: [a]}
+`
+	pem := "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"
+	tests := []struct {
+		name, file string
+		env        map[string]string
+		client     Client
+		key        Key
+	}{
+		{
+			name:   "one client from the environment",
+			env:    map[string]string{"OKTA_CLIENT_ORGURL": "https://acme.okta.com/", "OKTA_CLIENT_CLIENTID": "0oa1", "OKTA_CLIENT_SCOPES": "b,a c"},
+			client: Client{Issuer: "https://acme.okta.com", Audience: "endpoint", ClientID: "0oa1", Key: "default", Scopes: []string{"b", "a", "c"}, AssertionLifetime: 5 * time.Minute},
+			key:    Key{File: "private_key.pem", Algorithm: "RS256"},
+		},
+		{
+			name: "the environment wins over the file", file: file,
+			env:    map[string]string{"OKTA_CLIENT_CLIENTID": "fromenv", "OKTA_CLIENT_PRIVATEKEY": "/keys/k.pem", "OKTA_CLIENT_PRIVATEKEYID": "kid1"},
+			client: Client{Issuer: "https://file.okta.com", Audience: "endpoint", ClientID: "fromenv", Key: "default", Scopes: []string{"a"}, AssertionLifetime: 5 * time.Minute},
+			key:    Key{File: "/keys/k.pem", Kid: "kid1", Algorithm: "RS256"},
+		},
+		{
+			name: "a key in the environment", file: file,
+			env:    map[string]string{"OKTA_CLIENT_PRIVATEKEY": strings.ReplaceAll(pem, "\n", `\n`)},
+			client: Client{Issuer: "https://file.okta.com", Audience: "endpoint", ClientID: "fromfile", Key: "default", Scopes: []string{"a"}, AssertionLifetime: 5 * time.Minute},
+			key:    Key{File: "private_key.pem", Algorithm: "RS256", PEM: secret.New(pem)},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := load(t, tt.file, tt.env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.client, got.Clients["default"]); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(tt.key, got.Keys["default"], cmp.Comparer(sameSecret)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	const client = "clients: {default: {issuer: 'https://acme.okta.com', client_id: c}}\n"
+	tests := []struct {
+		name, file string
+		env        map[string]string
+		want       []string // each on a line of its own
+	}{
+		{name: "near miss", file: "lisen: x\n", want: []string{":1: lisen: unknown name: did you mean listen?"}},
+		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are clients, hosts, keys, listen, log, signing"}},
+		{name: "nested near miss", file: "clients:\n  default:\n    isuer: x\n    client_id: c\n", want: []string{
+			":3: clients.default.isuer: unknown name: did you mean issuer?", ":2: clients.default.issuer: is missing"}},
+		{name: "duplicate", file: "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n", want: []string{":2: listen: stands twice"}},
+		{name: "duplicate client", file: client + "keys: {a: {file: x}, a: {file: y}}\n", want: []string{":2: keys.a: stands twice"}},
+		{name: "second document", file: client + "---\n" + client, want: []string{"second YAML document"}},
+		{name: "not YAML", file: "listen: [\n", want: []string{"not valid YAML"}},
+		{name: "a list at the top", file: "- listen\n", want: []string{"must be a mapping"}},
+		{name: "several at once, in order", file: "log: {level: loud, format: xml}\nhosts: localhost\nsigning: {allow: all}\n", want: []string{
+			":1: log.level: must be one of debug, info, warn, error", ":1: log.format: must be one of text, json",
+			":2: hosts: must be a list", ":3: signing.allow: must be one of clients, any"}},
+		{name: "bool", file: "keys: {default: {read_only: maybe}}\n", want: []string{":1: keys.default.read_only: must be true or false"}},
+		{name: "duration", file: "clients:\n  default:\n    issuer: https://acme.okta.com\n    client_id: c\n    assertion_lifetime: 300\n", want: []string{
+			":5: clients.default.assertion_lifetime: must be a duration"}},
+		{name: "duration out of range", file: "clients:\n  default:\n    issuer: https://acme.okta.com\n    client_id: c\n    assertion_lifetime: 1h\n", want: []string{
+			":5: clients.default.assertion_lifetime: must be 1m to 59m"}},
+		{name: "issuer missing", file: "clients: {default: {client_id: c}}\n", want: []string{"clients.default.issuer: is missing: set it here or in OKTA_CLIENT_ORGURL"}},
+		{name: "variable alone", env: map[string]string{"OKTA_CLIENT_ORGURL": "https://acme.okta.com"}, want: []string{"clients.default.client_id: is missing: set it here or in OKTA_CLIENT_CLIENTID"}},
+		{name: "algorithm", file: "keys: {default: {algorithm: HS256}}\n", want: []string{"keys.default.algorithm: must be one of RS256"}},
+		{name: "file", file: "keys: {default: {file: ''}}\n", want: []string{"keys.default.file: must not be empty"}},
+		{name: "one file twice", file: "keys: {a: {file: k.pem}, b: {file: k.pem}}\n", want: []string{"keys.b.file: keys.a has the same file"}},
+		{name: "name", file: "clients: {'a/b': {issuer: 'https://acme.okta.com', client_id: c}}\n", want: []string{"the name must be up to 64"}},
+		{name: "client_id", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: 'a b'}}\n", want: []string{"client_id: must be up to 255"}},
+		{name: "ring", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, key: other}}\n", want: []string{"clients.default.key: names no entry of keys"}},
+		{name: "scope", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, scopes: ['a b']}}\n", want: []string{"clients.default.scopes: a scope has a character"}},
+		{name: "audience", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, audience: both}}\n", want: []string{"clients.default.audience: must be one of endpoint, issuer"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := load(t, tt.file, tt.env)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in: %v", want, err)
+				}
+			}
+			if lines := strings.Count(err.Error(), "\n"); lines != len(tt.want) {
+				t.Errorf("%d problems, want %d: %v", lines, len(tt.want), err)
+			}
+		})
+	}
+}
+
+func TestIssuers(t *testing.T) {
+	tests := []struct {
+		issuer, endpoint string
+		bad              string
+	}{
+		{issuer: "https://acme.okta.com"},
+		{issuer: "https://login.acme.com"},
+		{issuer: "https://acme.okta.com/oauth2/default"},
+		{issuer: "https://acme.okta.com/oauth2/aus123"},
+		{issuer: "http://127.0.0.1:5001"},
+		{issuer: "http://localhost:5001"},
+		{issuer: "http://[::1]:5001"},
+		{issuer: "https://tenant.example.com/", endpoint: "https://tenant.example.com/oauth/token"},
+		{issuer: "https://host/realms/x", endpoint: "https://host/realms/x/protocol/openid-connect/token"},
+		{issuer: "acme.okta.com", bad: "must be a URL"},
+		{issuer: "https://", bad: "must be a URL"},
+		{issuer: "https://a b", bad: "must be a URL"},
+		{issuer: "http://acme.okta.com", bad: "must begin with https://"},
+		{issuer: "ftp://acme.okta.com", bad: "must begin with https://"},
+		{issuer: "https://user:pw@acme.okta.com", bad: "must not have a user"},
+		{issuer: "https://acme.okta.com?x=1", bad: "must not have a user, a query"},
+		{issuer: "https://acme.okta.com#x", bad: "must not have a user, a query"},
+		{issuer: "https://acme-admin.okta.com", bad: "leave out -admin"},
+		{issuer: "https://ACME-admin.oktapreview.com", bad: "leave out -admin"},
+		{issuer: "https://acme.okta.com/", bad: "without a slash at the end"},
+		{issuer: "https://acme.okta.com/oauth2/default/", bad: "without a slash at the end"},
+		{issuer: "https://acme.okta.com/oauth2", bad: "must be https://HOST"},
+		{issuer: "https://acme.okta.com/oauth2/v1", bad: "must be https://HOST"},
+		{issuer: "https://acme.okta.com/oauth2/default/v1/token", bad: "must be https://HOST"},
+		{issuer: "https://host/realms/x", bad: "other servers than Okta need token_endpoint"},
+		{issuer: "https://host", endpoint: "http://host/token", bad: "token_endpoint: must begin with https://"},
+		{issuer: "https://host", endpoint: "token", bad: "token_endpoint: must be a URL"},
+	}
+	for _, tt := range tests {
+		text := "clients: {default: {issuer: '" + tt.issuer + "', token_endpoint: '" + tt.endpoint + "', client_id: c}}"
+		_, err := load(t, text, nil)
+		if tt.bad == "" && err != nil || tt.bad != "" && (err == nil || !strings.Contains(err.Error(), tt.bad)) {
+			t.Errorf("%s %s: got %v, want %q", tt.issuer, tt.endpoint, err, tt.bad)
+		}
+		if err != nil && strings.Contains(err.Error(), "user:pw") {
+			t.Errorf("the error repeats a password: %v", err)
+		}
+	}
+}
+
+func TestWhichFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write := func(name, level string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte("log: {level: "+level+"}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	level := func(file, variable string) string {
+		t.Helper()
+		cfg, err := Load(Source{File: file, Getenv: func(name string) string {
+			if name == FileVariable {
+				return variable
+			}
+			return ""
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg.Log.Level
+	}
+	if got := level("", ""); got != "info" {
+		t.Errorf("without a file: %s", got)
+	}
+	write(DefaultFile, "warn")
+	write("flag.yaml", "debug")
+	write("variable.yaml", "error")
+	if got := level("", ""); got != "warn" {
+		t.Errorf("%s: %s", DefaultFile, got)
+	}
+	if got := level("", "variable.yaml"); got != "error" {
+		t.Errorf("variable: %s", got)
+	}
+	if got := level("flag.yaml", "variable.yaml"); got != "debug" {
+		t.Errorf("flag: %s", got)
+	}
+	if _, err := Load(Source{File: "nowhere.yaml", Getenv: func(string) string { return "" }}); err == nil {
+		t.Error("a named file that is not there passes")
+	}
+}
+
+func TestSignAny(t *testing.T) {
+	one := map[string]Client{"default": {}}
+	tests := []struct {
+		allow   string
+		clients map[string]Client
+		want    bool
+	}{
+		{"", nil, true},
+		{"", one, false},
+		{"clients", nil, false},
+		{"clients", one, false},
+		{"any", nil, true},
+		{"any", one, true},
+	}
+	for _, tt := range tests {
+		if got := (Config{Clients: tt.clients, Signing: Signing{Allow: tt.allow}}).SignAny(); got != tt.want {
+			t.Errorf("allow %q with %d clients: %v", tt.allow, len(tt.clients), got)
+		}
+	}
+}
+
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../../configs/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no example: %v", err)
+	}
+	for _, file := range files {
+		cfg, err := Load(Source{File: file, Getenv: func(string) string { return "" }})
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		if len(cfg.Clients) == 0 {
+			t.Errorf("%s configures no client", file)
+		}
+	}
+}
