@@ -91,6 +91,9 @@ type TokenRequest struct {
 
 // Token returns an access token that is good for one second at least.
 func (b *Broker) Token(ctx context.Context, who caller.Caller, req TokenRequest) (oauth.Token, error) {
+	if req.Client == "" {
+		req.Client = DefaultClient
+	}
 	token, err := b.token(ctx, who, req)
 	b.audit(ctx, "token", who, err, slog.String("client", req.Client), slog.String("scope", req.Scope))
 	return token, err
@@ -125,9 +128,6 @@ func (b *Broker) client(name string) (*Client, error) {
 	if len(b.world.Clients) == 0 {
 		return nil, oauth.Fail(oauth.UnknownClient, "no client is configured: set OKTA_CLIENT_ORGURL, OKTA_CLIENT_CLIENTID and OKTA_CLIENT_SCOPES, "+
 			"or clients.default.issuer, clients.default.client_id and clients.default.scopes in the configuration file")
-	}
-	if name == "" {
-		name = DefaultClient
 	}
 	if client := b.world.Clients[name]; client != nil {
 		return client, nil

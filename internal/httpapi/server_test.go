@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -255,7 +254,9 @@ func TestStaleUnixSocketIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale.SetUnlinkOnClose(false)
-	stale.Close()
+	if err := stale.Close(); err != nil {
+		t.Fatal(err)
+	}
 	listener, err := httpapi.Listen(t.Context(), "unix:"+path)
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +292,9 @@ func TestDrainFinishesRequestsInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if _, err := io.WriteString(conn, "GET /token HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
 	for r.okta.Counters().PeakConcurrency == 0 { // until the request is in flight
 		if ctx.Err() != nil {
 			t.Fatal(ctx.Err())

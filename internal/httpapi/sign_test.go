@@ -50,7 +50,7 @@ func verified(t *testing.T, a answer) signed {
 	if err := json.Unmarshal(s.JWK, &s.jwk); err != nil {
 		t.Fatal(err)
 	}
-	jws, err := jose.ParseSigned(s.JWT, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(public.Algorithm)})
+	jws, err := jose.ParseSignedCompact(s.JWT, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(public.Algorithm)})
 	if err != nil {
 		t.Fatal(err)
 	}

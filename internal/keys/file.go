@@ -53,6 +53,11 @@ type File struct {
 func NewFile(ctx context.Context, path string, readOnly bool) (*File, error) {
 	f := &File{path: path, readOnly: readOnly}
 	if readOnly {
+		// Nobody here will make it.
+		_, err := os.Stat(path)
+		if err != nil {
+			return nil, f.failed("opening", err)
+		}
 		return f, nil
 	}
 	if _, err := os.Lstat(f.temporary()); err != nil {
