@@ -164,18 +164,28 @@ func (f *File) Save(ctx context.Context, data []byte, rev string) error {
 	if err := f.removeTemporary(); err != nil {
 		return err
 	}
-	if err := writeNew(f.temporary(), data); err != nil {
-		_ = os.Remove(f.temporary()) // it may hold a key
-		return f.failed("writing", err)
-	}
-	if err := os.Rename(f.temporary(), f.path); err != nil {
-		_ = os.Remove(f.temporary())
-		return f.failed("writing", err)
-	}
-	if err := syncFolder(filepath.Dir(f.path)); err != nil {
+	if err := f.replace(data); err != nil {
 		return f.failed("writing", err)
 	}
 	return nil
+}
+
+func (f *File) replace(data []byte) (err error) {
+	// Opened first: a folder that cannot be synced must not be written.
+	folder, err := os.Open(filepath.Dir(f.path))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, folder.Close()) }()
+	if err := writeNew(f.temporary(), data); err != nil {
+		_ = os.Remove(f.temporary()) // it may hold a key
+		return err
+	}
+	if err := os.Rename(f.temporary(), f.path); err != nil {
+		_ = os.Remove(f.temporary())
+		return err
+	}
+	return folder.Sync()
 }
 
 // writeNew writes a file that must not exist, and syncs it.
@@ -195,21 +205,17 @@ func writeNew(path string, data []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// syncFolder makes a rename in the folder durable.
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
-}
-
 // lock keeps other writers out, of this process and of others. The lock file is
 // never removed: a writer could hold a lock on a file that is gone while
 // another locks the new one.
 func (f *File) lock(ctx context.Context) (unlock func(), err error) {
 	lock := flock.New(f.path+".lock", flock.SetFlag(os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_CLOEXEC), flock.SetPermissions(0o600))
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
+		return nil, f.failed("locking", err)
+	}
+	// The umask must not keep the next writer out.
+	if err := os.Chmod(lock.Path(), 0o600); err != nil {
+		_ = lock.Unlock()
 		return nil, f.failed("locking", err)
 	}
 	return func() { _ = lock.Unlock() }, nil

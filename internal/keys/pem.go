@@ -215,9 +215,12 @@ func (m *metadata) read(line string) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	for _, name := range []string{"state", "kid", "thumbprint", "alg"} {
+	for name, value := range map[string]string{"state": string(m.state), "kid": m.kid, "thumbprint": m.thumbprint, "alg": m.alg} {
 		if !seen[name] {
 			return fmt.Errorf("%s is missing", name)
+		}
+		if value == "" {
+			return fmt.Errorf("%s is empty", name)
 		}
 	}
 	switch m.state {
@@ -231,7 +234,15 @@ func readTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	return time.Parse(time.RFC3339, s)
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, err
+	}
+	t = t.UTC()
+	if t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}, errors.New("the year is not within 1 to 9999")
+	}
+	return t, nil
 }
 
 func writeTime(t time.Time) string {
@@ -241,7 +252,14 @@ func writeTime(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// formatRing writes what parseRing reads.
+// escapeKid keeps a kid in one field of its line. No caller's kid may look like
+// the mark of a PEM block.
+func escapeKid(kid string) string {
+	return strings.ReplaceAll(url.QueryEscape(kid), "--", "%2D%2D")
+}
+
+// formatRing writes what parseRing reads, and makes sure of it: a ring that
+// could not be read again would be a lost one.
 func formatRing(ring []*Key) ([]byte, error) {
 	var out bytes.Buffer
 	for _, k := range ring {
@@ -250,14 +268,14 @@ func formatRing(ring []*Key) ([]byte, error) {
 			return nil, fmt.Errorf("encoding key %q: %w", k.kid, err)
 		}
 		fmt.Fprintf(&out, "%s state=%s kid=%s thumbprint=%s alg=%s created=%s activated=%s proven=%s\n",
-			metadataPrefix, k.state, url.QueryEscape(k.kid), k.thumbprint, k.Algorithm(),
+			metadataPrefix, k.state, escapeKid(k.kid), k.thumbprint, k.Algorithm(),
 			writeTime(k.created), writeTime(k.activated), writeTime(k.proven))
 		if err := pem.Encode(&out, &pem.Block{Type: "PRIVATE KEY", Bytes: der}); err != nil {
 			return nil, fmt.Errorf("encoding key %q: %w", k.kid, err)
 		}
 	}
-	if out.Len() > maxRing {
-		return nil, fmt.Errorf("the ring would be over %d KiB", maxRing>>10)
+	if _, err := parseRing(out.Bytes(), ""); err != nil {
+		return nil, fmt.Errorf("the ring could not be read again: %w", err)
 	}
 	return out.Bytes(), nil
 }

@@ -50,10 +50,7 @@ type Ring struct {
 	mu      sync.Mutex // held while the ring changes
 	lastErr string     // what Refresh logged last
 
-	proofs  sync.Mutex           // held for the fields below, never across I/O
-	worked  map[string]string    // by client: thumbprint of the key that its server took last, "" for none
-	proven  map[string]time.Time // by thumbprint
-	unsaved bool                 // a proof is not in the store yet
+	proofs proofs
 }
 
 // contents is one immutable state of the ring.
@@ -77,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Ring, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Ring{cfg: cfg, worked: map[string]string{}, proven: map[string]time.Time{}}
+	r := &Ring{cfg: cfg, proofs: newProofs()}
 	r.current.Store(&contents{})
 	ring, rev, err := r.load(ctx)
 	if err != nil {
@@ -179,41 +176,6 @@ func (r *Ring) Rotate(ctx context.Context, kid string) (*Key, error) {
 	return fresh, nil
 }
 
-// Worked records that client's authorization server took an assertion under k.
-// Once that holds for every client of the ring that works at all, k is proven.
-// It does no I/O: the next Refresh stores the time.
-func (r *Ring) Worked(client string, k *Key) {
-	r.proofs.Lock()
-	defer r.proofs.Unlock()
-	r.worked[client] = k.thumbprint
-	if isProven(k) || !r.proven[k.thumbprint].IsZero() || !r.worksForAll(k) {
-		return
-	}
-	r.proven[k.thumbprint] = r.cfg.Now().Truncate(time.Second)
-	r.unsaved = true
-	r.cfg.Log.Info("key proven", "ring", r.cfg.Name, "kid", k.kid)
-}
-
-// Refused records that client's authorization server took no key of the ring,
-// so that this client holds up no proof.
-func (r *Ring) Refused(client string) {
-	r.proofs.Lock()
-	defer r.proofs.Unlock()
-	r.worked[client] = ""
-}
-
-// worksForAll reports whether k is the key that works for each client that
-// works. A client that was not heard of yet may need another key.
-func (r *Ring) worksForAll(k *Key) bool {
-	for _, client := range r.cfg.Clients {
-		thumbprint, known := r.worked[client]
-		if !known || thumbprint != "" && thumbprint != k.thumbprint {
-			return false
-		}
-	}
-	return true
-}
-
 // Watch takes up what others change in the store until ctx ends.
 func (r *Ring) Watch(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
@@ -239,11 +201,7 @@ func (r *Ring) Refresh(ctx context.Context) {
 	if after := r.active(); after != nil && (before == nil || before.thumbprint != after.thumbprint) {
 		r.cfg.Log.Info("key ring changed", "ring", r.cfg.Name, "active", after.kid)
 	}
-	r.proofs.Lock()
-	unsaved := r.unsaved
-	r.unsaved = false
-	r.proofs.Unlock()
-	if !unsaved {
+	if !r.proofs.takeUnsaved() {
 		return
 	}
 	// What load reads has the proofs in it; writing it back is all.
@@ -285,26 +243,13 @@ func (r *Ring) load(ctx context.Context) ([]*Key, string, error) {
 		return nil, "", err
 	}
 	if have := r.current.Load(); rev == have.rev {
-		return r.overlay(have.keys), rev, nil
+		return r.proofs.overlay(have.keys), rev, nil
 	}
 	ring, err := parseRing(data, r.cfg.Kid)
 	if err != nil {
 		return nil, "", fmt.Errorf("reading key ring %v: %w", r.cfg.Store, err)
 	}
-	return r.overlay(ring), rev, nil
-}
-
-// overlay adds the proofs that are known in memory only.
-func (r *Ring) overlay(ring []*Key) []*Key {
-	r.proofs.Lock()
-	defer r.proofs.Unlock()
-	overlaid := slices.Clone(ring)
-	for i, k := range ring {
-		if proven := r.proven[k.thumbprint]; k.proven.IsZero() && !proven.IsZero() {
-			overlaid[i] = k.with(func(k *Key) { k.proven = proven })
-		}
-	}
-	return overlaid
+	return r.proofs.overlay(ring), rev, nil
 }
 
 // change reads the ring, changes it and stores it, again from the start when
@@ -321,7 +266,7 @@ func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) erro
 			return err
 		}
 		if rev == "" {
-			ring = r.overlay(r.current.Load().keys)
+			ring = r.proofs.overlay(r.current.Load().keys)
 		}
 		changed, err := to(ring)
 		if err != nil {
@@ -373,8 +318,6 @@ func shed(ring []*Key) []*Key {
 	}
 	return ring
 }
-
-func isProven(k *Key) bool { return !k.proven.IsZero() }
 
 func lastIndex(ring []*Key, match func(*Key) bool) int {
 	for i, k := range slices.Backward(ring) {
