@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"slices"
@@ -48,6 +49,8 @@ func (o options) load() (config.Config, error) {
 // code: 0, 1 for a failure, 2 for wrong use. SIGINT and SIGTERM end it in order,
 // a second one at once.
 func Main(args []string, stdout, stderr io.Writer) int {
+	// net/http's transport prints what servers send unasked, unfiltered.
+	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)

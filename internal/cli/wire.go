@@ -113,7 +113,7 @@ func openRing(ctx context.Context, cfg config.Config, name string, log *slog.Log
 	if !ok {
 		return nil, usagef("no key ring %q is configured: see keys in the configuration", name)
 	}
-	var store keys.Store = keys.Static(key.PEM.Reveal())
+	var store keys.Store = keys.NewStatic(key.PEM.Reveal())
 	if key.PEM.IsZero() {
 		file, err := keys.NewFile(ctx, key.File, key.ReadOnly)
 		if err != nil {

@@ -55,20 +55,20 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	sent := c.server.now()
 	resp, err := c.server.transport.RoundTrip(req)
 	if err != nil {
-		return nil, transportFailure(err)
+		return nil, c.transportFailure(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
+	defer resp.Body.Close()
 	c.server.observe(resp.Header, sent, c.server.now())
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return nil, transportFailure(err)
+		return nil, c.transportFailure(err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, c.refusal(resp, body)
 	}
 	answer, err := c.accept(resp.Header, body)
 	if err != nil {
-		return nil, &failure{kind: badAnswer, status: resp.StatusCode, requestID: requestID(resp.Header), err: err}
+		return nil, &failure{kind: badAnswer, status: resp.StatusCode, requestID: c.requestID(resp.Header), err: err}
 	}
 	resp.Header = http.Header{"Content-Type": {"application/json"}}
 	resp.Body = io.NopCloser(bytes.NewReader(answer))
@@ -100,7 +100,7 @@ func (c *checker) accept(header http.Header, body []byte) ([]byte, error) {
 		return nil, errors.New("the answer is not a valid JSON object with the fields of RFC 6749 section 5.1")
 	}
 	switch {
-	case g.Error != nil:
+	case g.Error != nil && g.Error.Kind() != 'n':
 		return nil, errors.New("the answer is a 200 with an error in it")
 	case g.AccessToken == nil || *g.AccessToken == "":
 		return nil, errors.New("the answer has no access_token")

@@ -87,14 +87,14 @@ func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token
 		}
 		switch fix {
 		case giveUp:
-			if fail.refusesClient() {
+			if fail.refusesKeys() {
 				ring.Refused(c.cfg.Name)
 			}
 			return oauth.Token{}, c.explain(fail, active)
 		case otherKey:
 			candidates = candidates[1:]
 		case waitAndRetry:
-			if !pause(ctx, retryPause<<done.waits) {
+			if !pause(ctx, retryPause<<(done.waits-1)) {
 				return oauth.Token{}, c.explain(fail, active)
 			}
 		}
@@ -119,7 +119,11 @@ func (c *Client) attempt(ctx context.Context, key *keys.Key, scopes oauth.Scopes
 	}
 	signed, err := assertion.Sign(ctx, key, claims)
 	if err != nil {
-		return oauth.Token{}, &failure{kind: signing, err: err}
+		fail := &failure{kind: signing, err: err}
+		if endedContext(err) {
+			fail.kind = tooSlow
+		}
+		return oauth.Token{}, fail
 	}
 
 	check := &checker{server: server, asked: scopes, assertion: signed}
@@ -139,7 +143,7 @@ func (c *Client) attempt(ctx context.Context, key *keys.Key, scopes oauth.Scopes
 	if err != nil {
 		fail, ok := errors.AsType[*failure](err)
 		if !ok {
-			fail = transportFailure(err)
+			fail = check.transportFailure(err)
 		}
 		fail.clockMoved = (server.correction() - clock).Abs() > leastOffset
 		return oauth.Token{}, fail

@@ -57,16 +57,14 @@ func (f *failure) refusesClient() bool {
 	return f.kind == refused && (f.code == "invalid_client" || f.status == http.StatusUnauthorized && (f.code == "unauthorized_client" || f.code == ""))
 }
 
-// transportFailure sorts an error of net/http.
-func transportFailure(err error) *failure {
-	if fail, ok := errors.AsType[*failure](err); ok {
-		return fail
-	}
-	fail := &failure{kind: broken, err: err}
+// transportFailure sorts an error of net/http, whose text can quote what the
+// server sent, the echo of a request included.
+func (c *checker) transportFailure(err error) *failure {
+	fail := &failure{kind: broken, err: cleaned{c.clean(err.Error()), err}}
 	var netErr net.Error
 	opErr, isOp := errors.AsType[*net.OpError](err)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+	case endedContext(err), errors.As(err, &netErr) && netErr.Timeout():
 		fail.kind = tooSlow
 	case isTLS(err):
 		fail.kind = untrusted
@@ -75,6 +73,21 @@ func transportFailure(err error) *failure {
 	}
 	return fail
 }
+
+// endedContext reports whether a context of ours ended, by time or by hand.
+func endedContext(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// cleaned is an error with another text.
+type cleaned struct {
+	text string
+	err  error
+}
+
+func (c cleaned) Error() string { return c.text }
+
+func (c cleaned) Unwrap() error { return c.err }
 
 func isTLS(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -95,7 +108,7 @@ func isTLS(err error) bool {
 
 // refusal reads an answer that is not a 200.
 func (c *checker) refusal(resp *http.Response, body []byte) *failure {
-	fail := &failure{kind: refused, status: resp.StatusCode, requestID: requestID(resp.Header)}
+	fail := &failure{kind: refused, status: resp.StatusCode, requestID: c.requestID(resp.Header)}
 	if resp.StatusCode < 400 {
 		fail.kind = badAnswer
 		fail.err = fmt.Errorf("the token endpoint answered status %d, not a token", resp.StatusCode)
@@ -113,7 +126,7 @@ func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 			fail.code, fail.description = words.ErrorCode, words.ErrorSummary
 		}
 	}
-	fail.code = identifier(fail.code)
+	fail.code = c.identifier(fail.code)
 	fail.description = c.clean(fail.description)
 	if resp.StatusCode == http.StatusTooManyRequests {
 		fail.retryAfter = untilReset(resp.Header)
@@ -138,46 +151,56 @@ func untilReset(header http.Header) time.Duration {
 	return min(max(wait, least), most)
 }
 
+// Bounds in bytes on what is passed on of a server's words.
 const (
 	maxIdentifier  = 128
 	maxDescription = 300
+	// leastSecret is how long a piece of an assertion must be to matter.
+	leastSecret = 16
 )
 
 // identifier lets an error code or a request id through if it is one.
-func identifier(s string) string {
-	for _, r := range s {
-		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r) {
-			return ""
-		}
-	}
-	if len(s) > maxIdentifier || strings.HasPrefix(s, "eyJ") {
+func (c *checker) identifier(s string) string {
+	other := func(r rune) bool { return notBase64URL(r) && r != '.' }
+	if len(s) > maxIdentifier || strings.ContainsFunc(s, other) || c.secret(s) {
 		return ""
 	}
 	return s
 }
 
-func requestID(header http.Header) string {
-	return identifier(header.Get("X-Okta-Request-Id"))
+func (c *checker) requestID(header http.Header) string {
+	return c.identifier(header.Get("X-Okta-Request-Id"))
+}
+
+// secret reports whether a word is, or holds, a piece of the assertion or of
+// any other JWT.
+func (c *checker) secret(word string) bool {
+	if strings.Contains(word, "eyJ") { // {" in base64url: how a JWT begins
+		return true
+	}
+	for _, run := range strings.FieldsFunc(word, notBase64URL) {
+		if len(run) >= leastSecret && strings.Contains(c.assertion, run) {
+			return true
+		}
+	}
+	return false
+}
+
+func notBase64URL(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
 // clean makes a server's description fit for callers and logs: the characters
-// of RFC 6749 section 5.2, one line, bounded, and nothing of the assertion or
-// of any other JWT that a server might quote.
+// of RFC 6749 section 5.2, one line, bounded, and no secret.
 func (c *checker) clean(s string) string {
-	for _, part := range append([]string{c.assertion}, strings.Split(c.assertion, ".")...) {
-		s = strings.ReplaceAll(s, part, "[redacted]")
-	}
 	words := strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' })
 	for i, word := range words {
-		if strings.Contains(word, "eyJ") { // {" in base64url: how a JWT begins
+		if c.secret(word) {
 			words[i] = "[redacted]"
 		}
 	}
 	s = strings.ReplaceAll(strings.Join(words, " "), `"`, "'")
-	if len(s) > maxDescription {
-		s = s[:maxDescription]
-	}
-	return s
+	return s[:min(len(s), maxDescription)]
 }
 
 // upstream is the part of a failure that callers see.

@@ -127,6 +127,16 @@ func (done *corrections) choose(f *failure, hasOther bool) correction {
 	return fix
 }
 
+// refusesKeys reports whether the server said that it knows none of our keys, or
+// may have meant that.
+func (f *failure) refusesKeys() bool {
+	if f.kind != refused {
+		return false
+	}
+	row := f.match()
+	return row.advice == registerAdvice || row.fix == byState && f.refusesClient()
+}
+
 // fixByState is for servers that say a bare invalid_client for every cause.
 func (f *failure) fixByState(clockDone bool) correction {
 	switch {

@@ -153,7 +153,7 @@ func (s *Store) fetch(ctx context.Context, key Key, name string) (token oauth.To
 // keep holds the token until it ends. A token that is replaced leaves its timer
 // behind, which then finds another one and leaves that alone.
 func (s *Store) keep(name string, token oauth.Token) {
-	if s.cache.ItemCount() >= maxEntries {
+	if _, replaces := s.cache.Get(name); !replaces && s.cache.ItemCount() >= maxEntries {
 		s.log.Warn("the token cache is full; a token is served and not kept", "entries", maxEntries)
 		return
 	}

@@ -1,0 +1,374 @@
+package okta
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"okta-token-broker/internal/fakeokta"
+	"okta-token-broker/internal/keys"
+	"okta-token-broker/internal/oauth"
+)
+
+func TestClockIsCorrected(t *testing.T) {
+	tests := []struct {
+		ahead time.Duration // of the server's clock
+		posts int           // of the first exchange
+	}{
+		{-9 * time.Minute, 2},
+		{-5 * time.Minute, 2},
+		{-2 * time.Minute, 2},
+		{-31 * time.Second, 2},
+		{-29 * time.Second, 1}, // the back-dated iat covers it
+		{-3 * time.Second, 1},
+		{0, 1},
+		{3 * time.Second, 1},
+		{2 * time.Minute, 1}, // the assertion has not ended yet
+		{4*time.Minute + 59*time.Second, 1},
+		{5 * time.Minute, 2},
+		{9 * time.Minute, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.rotate(t) // a second key at hand, that a clock must not use up
+				w.register(t)
+				w.okta.SetClockOffset(tt.ahead)
+				if token := w.works(t); token.Kid != w.active().ID() || token.Left(time.Now()) != time.Hour {
+					t.Errorf("token of key %q with %v left: the clock is no cause for either", token.Kid, token.Left(time.Now()))
+				}
+				w.wantPosts(t, tt.posts)
+
+				w.works(t)
+				w.wantPosts(t, tt.posts+1)
+				_, claims := decode(t, w.wire.sent()[tt.posts].assertion())
+				if tt.ahead.Abs() < 5*time.Second {
+					wantTime(t, claims["iat"], time.Now().Add(-30*time.Second), 0)
+				} else {
+					wantTime(t, claims["iat"], time.Now().Add(tt.ahead-30*time.Second), time.Second)
+					wantTime(t, claims["exp"], time.Now().Add(tt.ahead+5*time.Minute), time.Second)
+				}
+				if seen := w.okta.Counters(); seen.ReusedJTI != 0 || seen.DistinctJTI != tt.posts+1 {
+					t.Errorf("the server saw %d jti, and %d again", seen.DistinctJTI, seen.ReusedJTI)
+				}
+			})
+		})
+	}
+}
+
+func wantTime(t *testing.T, claim any, want time.Time, within time.Duration) {
+	t.Helper()
+	number, ok := claim.(interface{ Int64() (int64, error) })
+	if !ok {
+		t.Fatalf("claim %v is not a number", claim)
+	}
+	got, err := number.Int64()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if off := time.Unix(got, 0).Sub(want).Abs(); off > within {
+		t.Errorf("claim is %v off from %v", off, want)
+	}
+}
+
+// The offset follows the server's clock, and goes when it is right again.
+func TestClockCorrectionFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, step := range []struct {
+			ahead time.Duration
+			posts int // in all, so far
+		}{{-9 * time.Minute, 2}, {9 * time.Minute, 4}, {0, 6}, {0, 7}} {
+			w.okta.SetClockOffset(step.ahead)
+			w.works(t)
+			w.wantPosts(t, step.posts)
+		}
+	})
+}
+
+// A server whose Date cannot make up its mind is followed once per exchange.
+func TestClockIsCorrectedOnce(t *testing.T) {
+	for _, words := range []string{"The client_assertion token is expired.", ""} {
+		t.Run(words, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := scripted(t, func(n int, _ *http.Request) (*http.Response, error) {
+					return answer(401, refusing("invalid_client", words), "Date", dateAt(time.Duration(n)*time.Minute)), nil
+				})
+				if e := w.fails(t); e.Class != oauth.Refused || !strings.Contains(e.Description, "clock") {
+					t.Errorf("class %d, %q: want Refused, and the clock named", e.Class, e.Description)
+				}
+				w.wantPosts(t, 2)
+			})
+		})
+	}
+}
+
+func TestClockTooFarOff(t *testing.T) {
+	for _, ahead := range []time.Duration{-20 * time.Minute, 20 * time.Minute, -11 * time.Minute, 11 * time.Minute} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.okta.SetClockOffset(ahead)
+				for posts := 1; posts <= 2; posts++ { // it is not learned from either
+					e := w.fails(t)
+					if e.Class != oauth.Refused || !strings.Contains(e.Description, "clock") {
+						t.Errorf("class %d, %q: want Refused, and the clock named", e.Class, e.Description)
+					}
+					w.wantPosts(t, posts)
+				}
+				if !strings.Contains(w.log.text(), "synchronise this machine's clock") {
+					t.Error("the log does not warn of the clock")
+				}
+			})
+		})
+	}
+}
+
+// A server that has one word for every cause is answered by state: first the
+// clock, if its Date is off, then the other key.
+func TestBareRefusal(t *testing.T) {
+	const bare = `{"error":"invalid_client"}`
+	tests := []struct {
+		name      string
+		status    int
+		body      string
+		ahead     time.Duration
+		keys      []int // by POST: 0 the active key, 1 the retired one
+		corrected []bool
+	}{
+		{"clock and keys", 401, bare, time.Minute, []int{0, 0, 1}, []bool{false, true, true}},
+		{"keys", 401, bare, 0, []int{0, 1}, []bool{false, false}},
+		{"a bad request", 400, bare, time.Minute, []int{0, 0, 1}, []bool{false, true, true}},
+		{"words nobody knows", 401, refusing("invalid_client", "computer says no"), 0, []int{0, 1}, []bool{false, false}},
+		{"unauthorized_client", 401, `{"error":"unauthorized_client"}`, time.Minute, []int{0, 0, 1}, []bool{false, true, true}},
+		{"unauthorized_client as RFC 6749 has it", 400, `{"error":"unauthorized_client"}`, time.Minute, []int{0}, []bool{false}},
+		{"not a word", 401, ``, time.Minute, []int{0, 0, 1}, []bool{false, true, true}},
+		{"HTML", 401, `<html>no</html>`, 0, []int{0, 1}, []bool{false, false}},
+		{"another error", 400, `{"error":"invalid_request"}`, time.Minute, []int{0}, []bool{false}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := scripted(t, func(int, *http.Request) (*http.Response, error) {
+					return answer(tt.status, tt.body, "Date", dateAt(tt.ahead)), nil
+				})
+				w.rotate(t)
+				start := time.Now()
+				e := w.fails(t)
+				if e.Class != oauth.Refused {
+					t.Errorf("class %d: %v", e.Class, e)
+				}
+				w.wantPosts(t, len(tt.keys))
+				for i, post := range w.wire.sent()[:min(len(tt.keys), len(w.wire.sent()))] {
+					header, claims := decode(t, post.assertion())
+					if want := w.ring.Keys()[tt.keys[i]].ID(); header["kid"] != want {
+						t.Errorf("POST %d signed by %v, want %s", i+1, header["kid"], want)
+					}
+					want := start.Add(-30 * time.Second)
+					if tt.corrected[i] {
+						want = want.Add(tt.ahead)
+					}
+					wantTime(t, claims["iat"], want, time.Second)
+				}
+			})
+		})
+	}
+}
+
+func TestRetiredKey(t *testing.T) {
+	t.Run("kid invalid", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			known := w.active().ID()
+			w.works(t)
+			w.rotate(t)
+			for range 2 {
+				if token := w.works(t); token.Kid != known {
+					t.Errorf("token of key %q, want the retired key %q", token.Kid, known)
+				}
+			}
+			w.wantPosts(t, 5)
+			w.register(t)
+			if token := w.works(t); token.Kid != w.active().ID() {
+				t.Errorf("token of key %q, want the active key %q, which is known now", token.Kid, w.active().ID())
+			}
+			w.wantPosts(t, 6)
+		})
+	})
+	for _, words := range []string{
+		"The client_assertion signature is invalid.",
+		"The client_assertion signing algorithm is invalid.",
+		"The client_assertion JWT key 'use' is invalid.",
+	} {
+		t.Run(words, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				known := w.active().ID()
+				w.rotate(t)
+				w.okta.SetFault(fakeokta.Fault{Count: 1, Status: 401, Body: refusing("invalid_client", words)})
+				if token := w.works(t); token.Kid != known {
+					t.Errorf("token of key %q, want the retired key %q", token.Kid, known)
+				}
+				w.wantPosts(t, 2)
+			})
+		})
+	}
+	t.Run("rotated twice", func(t *testing.T) {
+		for _, proven := range []bool{true, false} {
+			t.Run("proven "+strconv.FormatBool(proven), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					known := w.active().ID()
+					if proven {
+						w.works(t)
+					}
+					w.rotate(t)
+					w.rotate(t)
+					if token := w.works(t); token.Kid != known {
+						t.Errorf("token of key %q, want the one that is registered, %q", token.Kid, known)
+					}
+				})
+			})
+		}
+	})
+	t.Run("neither is known", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.rotate(t)
+			w.okta.RemoveKey(clientID, w.ring.Keys()[1].ID())
+			other := newClient(t, nil)
+			if err := w.okta.RegisterKey(clientID, other.active().JWK()); err != nil {
+				t.Fatal(err)
+			}
+			wantRegisterAdvice(t, w)
+			w.wantPosts(t, 2)
+		})
+	})
+	t.Run("no key is known", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.okta.RemoveKey(clientID, w.active().ID())
+			wantRegisterAdvice(t, w)
+			w.wantPosts(t, 1)
+		})
+	})
+}
+
+// wantRegisterAdvice is an exchange whose error names the active key and the
+// command that shows it.
+func wantRegisterAdvice(t *testing.T, w *world) {
+	t.Helper()
+	e := w.fails(t)
+	if e.Class != oauth.Refused {
+		t.Errorf("class %d, want Refused", e.Class)
+	}
+	for _, want := range []string{strconv.Quote(w.active().ID()), "`okta-token-broker keys jwk --key signer`", "keys.signer.kid"} {
+		if !strings.Contains(e.Description, want) {
+			t.Errorf("no %s in: %s", want, e.Description)
+		}
+	}
+}
+
+func TestUsedJTI(t *testing.T) {
+	const words = "The client_assertion token has already been used."
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.rotate(t) // another key would not help
+		w.register(t)
+		w.okta.SetFault(fakeokta.Fault{Count: 1, Status: 401, Body: refusing("invalid_client", words)})
+		w.works(t)
+		w.wantPosts(t, 2)
+
+		w.okta.SetFault(fakeokta.Fault{Status: 401, Body: refusing("invalid_client", words)})
+		if e := w.fails(t); e.Class != oauth.Refused || e.Upstream == nil || e.Upstream.Description != words {
+			t.Errorf("class %d, %+v", e.Class, e.Upstream)
+		}
+		w.wantPosts(t, 4)
+		if seen := w.okta.Counters(); seen.ReusedJTI != 0 {
+			t.Errorf("%d jti were sent again", seen.ReusedJTI)
+		}
+	})
+}
+
+// Corrections add up within one exchange.
+func TestClockAndKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		known := w.active().ID()
+		w.rotate(t)
+		w.okta.SetClockOffset(-9 * time.Minute)
+		if token := w.works(t); token.Kid != known {
+			t.Errorf("token of key %q, want %q", token.Kid, known)
+		}
+		// The unknown kid comes first and brings the Date with it: the retired
+		// key's assertion is right at once.
+		w.wantPosts(t, 2)
+	})
+}
+
+// A refusal that is not about keys tells nothing of them: the key that a client
+// is known by stays at hand, also when another client has no need of it.
+func TestRetiredKeyOutlivesOtherRefusals(t *testing.T) {
+	tests := []struct {
+		name    string
+		trouble func(*fakeokta.Okta)
+	}{
+		{"none", func(*fakeokta.Okta) {}},
+		{"clock", func(org *fakeokta.Okta) { org.SetClockOffset(20 * time.Minute) }},
+		{"jwks_uri", func(org *fakeokta.Okta) {
+			org.SetFault(fakeokta.Fault{Status: 401, Body: refusing("invalid_client", "Error retrieving the client JWKSet from jwks_uri.")})
+		}},
+		{"jti", func(org *fakeokta.Okta) {
+			org.SetFault(fakeokta.Fault{Status: 401, Body: refusing("invalid_client", "The client_assertion token has already been used.")})
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ring, err := keys.Open(t.Context(), keys.Config{
+					Name: "signer", Store: &memory{}, Algorithm: "ES256", Clients: []string{"billing", "audit"},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w := newWorld(t, func(_ *ServerConfig, c *ClientConfig) {
+					if _, _, err := ring.Active(t.Context(), ""); err != nil {
+						t.Fatal(err)
+					}
+					c.Ring = ring
+				})
+				audit := NewClient(ClientConfig{Name: "audit", ID: "0oa-audit", Server: w.client.cfg.Server, Ring: ring})
+				if err := w.okta.AddApp(fakeokta.App{ClientID: "0oa-audit", Scopes: asked.List()}); err != nil {
+					t.Fatal(err)
+				}
+				known := w.active()
+				if err := w.okta.RegisterKey("0oa-audit", known.JWK()); err != nil {
+					t.Fatal(err)
+				}
+				auditWorks := func() {
+					t.Helper()
+					if token, err := audit.Exchange(t.Context(), asked); err != nil || token.Kid != known.ID() {
+						t.Fatalf("key %q, %v; want a token of key %q", token.Kid, err, known.ID())
+					}
+				}
+				w.works(t)
+				auditWorks()
+				w.rotate(t)
+				w.register(t) // for billing, and not for audit
+				auditWorks()
+
+				tt.trouble(w.okta)
+				_, _ = audit.Exchange(t.Context(), asked)
+				w.okta.ClearFault()
+				w.okta.SetClockOffset(0)
+				w.works(t)
+				w.rotate(t)
+				auditWorks()
+			})
+		})
+	}
+}
