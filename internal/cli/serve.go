@@ -86,6 +86,9 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 	if err := httpapi.Serve(ctx, listener, api); err != nil {
 		return err
 	}
+	for _, ring := range parts.rings {
+		ring.Refresh(context.WithoutCancel(ctx)) // a proof of the last second is stored
+	}
 	log.Info("stopped")
 	return nil
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -45,6 +46,9 @@ func (a *API) postToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	form, err := parameters(string(body))
+	if err == nil {
+		err = notInQuery(r.URL.Query(), form)
+	}
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -99,7 +103,8 @@ func parameters(encoded string) (url.Values, error) {
 		return nil, oauth.Fail(oauth.InvalidRequest, "the parameters are not form-encoded")
 	}
 	for name, value := range values {
-		if len(value) > 1 {
+		// RFC 8707 and RFC 8693 let these two stand more than once.
+		if len(value) > 1 && name != "resource" && name != "audience" {
 			return nil, oauth.Fail(oauth.InvalidRequest, "a parameter stands twice")
 		}
 		if text := name + value[0]; !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
@@ -114,8 +119,23 @@ func parameters(encoded string) (url.Values, error) {
 func onlyKnown(values url.Values, known ...string) error {
 	for name := range values {
 		if !slices.Contains(known, name) {
-			return oauth.Fail(oauth.InvalidRequest, "unknown parameter: "+strings.Join(known, " and ")+" are known")
+			return oauth.Fail(oauth.InvalidRequest, fmt.Sprintf("unknown parameter %.40q: %s are known", name, strings.Join(known, " and ")))
 		}
+	}
+	return nil
+}
+
+// notInQuery refuses what was meant for another place, for the same reason: a
+// token endpoint ignores parameters that it does not know (RFC 6749 section
+// 3.2), and GET /token's name for the client is one of those here.
+func notInQuery(query, form url.Values) error {
+	for _, name := range []string{"client", "client_id", "client_secret", "scope", "grant_type"} {
+		if query.Has(name) {
+			return oauth.Fail(oauth.InvalidRequest, name+" belongs in the body of a POST")
+		}
+	}
+	if form.Has("client") {
+		return oauth.Fail(oauth.InvalidRequest, "in a form the client is named by client_id")
 	}
 	return nil
 }

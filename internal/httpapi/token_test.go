@@ -104,7 +104,7 @@ func TestPostToken(t *testing.T) {
 		{name: "Basic", body: grant, headers: []string{"Authorization: Basic ZGVmYXVsdDpzZWNyZXQ="}, scope: scopes},
 		{name: "Basic and the form agree", body: grant + "&client_id=default", headers: []string{"Authorization: Basic ZGVmYXVsdDpzZWNyZXQ="}, scope: scopes},
 		{name: "charset", body: grant, headers: []string{"Content-Type: application/x-www-form-urlencoded; charset=UTF-8"}, scope: scopes},
-		{name: "unknown parameters are ignored", body: grant + "&audience=x&resource=y", scope: scopes},
+		{name: "unknown parameters are ignored", body: grant + "&audience=x&resource=y&resource=z", scope: scopes},
 		{name: "scope", body: grant + "&scope=okta.users.read", scope: "okta.users.read"},
 	}
 	for _, path := range []string{"/token", "/oauth2/v1/token"} {
@@ -147,7 +147,10 @@ func TestTokenErrors(t *testing.T) {
 		{"CRLF", "GET", "/token?client=a%0d%0ab", "", nil, 400, "invalid_request", "control"},
 		{"not UTF-8", "GET", "/token?client=%ff", "", nil, 400, "invalid_request", "UTF-8"},
 		{"twice", "GET", "/token?scope=okta.users.read&scope=okta.groups.read", "", nil, 400, "invalid_request", "twice"},
-		{"mistyped parameter", "GET", "/token?scopes=okta.users.read", "", nil, 400, "invalid_request", "client and scope"},
+		{"mistyped parameter", "GET", "/token?scopes=okta.users.read", "", nil, 400, "invalid_request", "'scopes': client and scope"},
+		{"long parameter", "GET", "/token?" + strings.Repeat("x", 200) + "=1", "", nil, 400, "invalid_request", "'" + strings.Repeat("x", 40) + "'"},
+		{"GET's client in a form", "POST", "/token", grant + "&client=default", []string{form}, 400, "invalid_request", "client_id"},
+		{"scope in a POST's query", "POST", "/token?scope=okta.users.read", grant, []string{form}, 400, "invalid_request", "body"},
 		{"bad escape", "GET", "/token?scope=%zz", "", nil, 400, "invalid_request", "form-encoded"},
 		{"semicolon", "GET", "/token?client=default;scope=x", "", nil, 400, "invalid_request", "form-encoded"},
 		{"JSON body", "POST", "/token", "{}", []string{"Content-Type: application/json"}, 415, "invalid_request", "x-www-form-urlencoded"},

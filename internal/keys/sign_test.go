@@ -137,7 +137,7 @@ func TestNothingPrintsAKey(t *testing.T) {
 	ring := open(t, "", Config{Store: store})
 	start, d := []byte(pem[:30]), rsaKey().D
 	secrets := map[string]string{
-		"PEM": strings.Split(string(pem), "\n")[1], "PEM in base64": base64.StdEncoding.EncodeToString(start),
+		"PEM": strings.Split(pem, "\n")[1], "PEM in base64": base64.StdEncoding.EncodeToString(start),
 		"PEM as bytes": strings.Trim(fmt.Sprintf("%d", start), "[]"), "PEM in Go syntax": strings.Trim(fmt.Sprintf("%#v", start), "[]byte{}"),
 		"PEM in hex": hex.EncodeToString(start), "number": d.String(), "number in hex": d.Text(16), "number as words": strings.Trim(fmt.Sprint(d.Bits()[:2]), "[]"),
 	}

@@ -128,6 +128,7 @@ func (c *Client) attempt(ctx context.Context, key *keys.Key, scopes oauth.Scopes
 
 	check := &checker{server: server, asked: scopes, assertion: signed}
 	config := clientcredentials.Config{
+		ClientID:       server.formClientID(c.cfg.ID),
 		TokenURL:       server.endpoints.Token,
 		Scopes:         scopes.List(),
 		EndpointParams: url.Values{"client_assertion_type": {assertionTypeJWT}, "client_assertion": {signed}},

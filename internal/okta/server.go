@@ -43,6 +43,7 @@ type ServerConfig struct {
 // shared by all clients of the issuer and safe for concurrent use.
 type Server struct {
 	issuer    string
+	isOkta    bool
 	endpoints Endpoints
 	transport http.RoundTripper
 	now       func() time.Time
@@ -54,6 +55,7 @@ type Server struct {
 func NewServer(cfg ServerConfig) *Server {
 	s := &Server{
 		issuer:    cfg.Issuer,
+		isOkta:    cfg.TokenEndpoint == "",
 		endpoints: EndpointsOf(cfg.Issuer, cfg.TokenEndpoint),
 		transport: cfg.Transport,
 		now:       cfg.Now,
@@ -82,6 +84,16 @@ func NewServer(cfg ServerConfig) *Server {
 // Endpoints returns the URLs that a client assertion can be for.
 func (s *Server) Endpoints() Endpoints { return s.endpoints }
 
+// formClientID is the client_id parameter. Next to an assertion it is optional
+// (RFC 7521 section 4.2), and Okta's form has none, but there are servers that
+// refuse a request without it.
+func (s *Server) formClientID(id string) string {
+	if s.isOkta {
+		return ""
+	}
+	return id
+}
+
 // correction is what to add to our clock for assertions, 0 while the server's
 // is close enough or not to be believed.
 func (s *Server) correction() time.Duration {
@@ -90,6 +102,15 @@ func (s *Server) correction() time.Duration {
 		return 0
 	}
 	return offset
+}
+
+// uncorrected is a difference between the clocks that is too large to be
+// corrected, else 0.
+func (s *Server) uncorrected() time.Duration {
+	if offset := time.Duration(s.offset.Load()); offset.Abs() > mostOffset {
+		return offset.Abs().Round(time.Second)
+	}
+	return 0
 }
 
 // observe takes the server's clock from a Date header.

@@ -39,6 +39,8 @@ type row struct {
 
 const registerAdvice = "the authorization server does not know the public key {kid}: add the output of `okta-token-broker keys jwk --key {ring}` to the app's public keys, or set keys.{ring}.kid to the kid it has there"
 
+const refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
+
 // rows is read from the top; the first match counts. The texts are Okta's.
 func rows() []row {
 	return []row{
@@ -54,6 +56,8 @@ func rows() []row {
 		{"invalid_client", "does not have a JWKSet configured", giveUp, oauth.Refused, registerAdvice},
 		{"invalid_client", "Error retrieving the client JWKSet", giveUp, oauth.Unavailable, "the authorization server cannot read the app's jwks_uri"},
 		{"invalid_client", "Invalid value for 'client_id'", giveUp, oauth.Refused, "the server does not know this client: check clients.{client}.client_id and clients.{client}.issuer"},
+		// How Ory's servers say it.
+		{"invalid_request", "kid", otherKey, oauth.Refused, registerAdvice},
 		{"invalid_scope", "", giveUp, oauth.InvalidScope, "the authorization server does not grant these scopes: check clients.{client}.scopes"},
 		{"consent_required", "", giveUp, oauth.Refused, "the app may not have these scopes: in Okta grant them on the app's tab Okta API Scopes"},
 		{"access_denied", "", giveUp, oauth.Refused, "a policy or network zone of the authorization server denies the app: check its access policies"},
@@ -62,7 +66,7 @@ func rows() []row {
 		{"invalid_dpop_proof", "", giveUp, oauth.Refused, "the app requires DPoP: in Okta clear Proof of possession in the app's general settings"},
 		{"use_dpop_nonce", "", giveUp, oauth.Refused, "the app requires DPoP: in Okta clear Proof of possession in the app's general settings"},
 		{"temporarily_unavailable", "", waitAndRetry, oauth.Unavailable, "the authorization server is overloaded or in maintenance"},
-		{"invalid_client", "", byState, oauth.Refused, "the authorization server does not accept the client: check clients.{client}.client_id, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"},
+		{"invalid_client", "", byState, oauth.Refused, refusedAdvice},
 	}
 }
 
@@ -80,7 +84,7 @@ func (f *failure) match() row {
 		}
 	}
 	if f.refusesClient() {
-		return row{fix: byState, class: oauth.Refused, advice: "the authorization server does not accept the client: check clients.{client}.client_id and that the public key {kid} is registered"}
+		return row{fix: byState, class: oauth.Refused, advice: refusedAdvice}
 	}
 	return row{fix: giveUp, class: oauth.Refused, advice: "the authorization server refused the request"}
 }
@@ -173,6 +177,9 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 			"{client}", c.cfg.Name, "{ring}", c.cfg.Ring.Name(), "{kid}", fmt.Sprintf("%q", active.ID()),
 			"{issuer}", issuer, "{endpoint}", c.cfg.Server.endpoints.Token,
 		).Replace(row.advice)
+	}
+	if offset := c.cfg.Server.uncorrected(); f.kind == refused && offset != 0 {
+		e.Description += fmt.Sprintf("; its clock differs from the broker's by %v, too much to correct: synchronise the broker's clock", offset)
 	}
 	if e.Class == oauth.Unavailable && e.RetryAfter == 0 {
 		e.RetryAfter = time.Second
