@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -159,6 +161,24 @@ type SignRequest struct {
 	Rotate bool
 }
 
+// maxField bounds what goes into a JWT from a request, in bytes.
+const maxField = 2 << 10
+
+func (req SignRequest) check() error {
+	fields := []struct{ name, value string }{{"client_id", req.ClientID}, {"audience", req.Audience}, {"kid", req.Kid}}
+	for _, field := range fields {
+		switch {
+		case field.value == "" && field.name != "kid":
+			return oauth.Fail(oauth.InvalidRequest, field.name+" must not be empty!")
+		case len(field.value) > maxField:
+			return oauth.Fail(oauth.InvalidRequest, fmt.Sprintf("%s must not be longer than %d bytes!", field.name, maxField))
+		case strings.ContainsFunc(field.value, unicode.IsControl) || !utf8.ValidString(field.value):
+			return oauth.Fail(oauth.InvalidRequest, field.name+" must not have control characters!")
+		}
+	}
+	return nil
+}
+
 // Signed is a client assertion with the public key that verifies it.
 type Signed struct {
 	JWK json.RawMessage
@@ -178,6 +198,9 @@ func (b *Broker) Sign(ctx context.Context, who caller.Caller, req SignRequest) (
 func (b *Broker) sign(ctx context.Context, who caller.Caller, req SignRequest) (Signed, error) {
 	if !who.Known() {
 		return Signed{}, oauth.Fail(oauth.AccessDenied, "the caller is not known")
+	}
+	if err := req.check(); err != nil {
+		return Signed{}, err
 	}
 	ring, configured, err := b.signer(req)
 	if err != nil {
@@ -250,7 +273,7 @@ func (b *Broker) signer(req SignRequest) (ring *keys.Ring, configured bool, err 
 func keyError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return &oauth.Error{Class: oauth.NoSpace, Description: "the key ring could not be written: no space is left; the old key goes on signing", Err: err}
+		return &oauth.Error{Class: oauth.NoSpace, Description: "the key ring could not be written: no space is left; the old key, if there is one, goes on signing", Err: err}
 	case errors.Is(err, keys.ErrReadOnly):
 		return &oauth.Error{Class: oauth.Internal, Description: "the key ring is read-only (keys.NAME.read_only, or a key from the environment); the old key goes on signing", Err: err}
 	}

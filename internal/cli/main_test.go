@@ -103,10 +103,12 @@ func TestWrongUse(t *testing.T) {
 		{"serve --config " + badFile, 1, "bad.yaml:2: log.level: must be one of"},
 		{"serve --config nowhere.yaml", 1, "reading the configuration"},
 		{"token", 1, "OKTA_CLIENT_ORGURL"},
+		{"sign --client-id a\tb --audience c", 1, "client_id must not have control characters!"},
+		{"sign --client-id a --audience c --kid " + strings.Repeat("k", 3000), 1, "kid must not be longer than 2048 bytes!"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
-			stdout, stderr, code := run(t, broker(t, dir, nil, strings.Fields(tt.args)...))
+			stdout, stderr, code := run(t, broker(t, dir, nil, strings.Split(tt.args, " ")...))
 			if code != tt.code || !strings.Contains(stderr, tt.want) || stdout != "" {
 				t.Errorf("exit code %d, want %d; stdout %q; stderr %q", code, tt.code, stdout, stderr)
 			}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,8 @@ import (
 const (
 	sandboxClientID = "0oasandbox"
 	sandboxScope    = "okta.users.read"
+	// sandboxMark begins a file that may be written over.
+	sandboxMark = "# Written by okta-token-broker sandbox, anew at each start."
 )
 
 func newSandbox() *cobra.Command {
@@ -136,7 +139,10 @@ func startFakeOkta(ctx context.Context) (issuer string, stop func(), okta *fakeo
 
 func writeSandboxConfig(dir, listen, issuer string) (path string, err error) {
 	path = filepath.Join(dir, config.DefaultFile)
-	text := fmt.Sprintf(`# Written by okta-token-broker sandbox, anew at each start.
+	if old, err := os.ReadFile(path); err == nil && !strings.HasPrefix(string(old), sandboxMark) {
+		return "", fmt.Errorf("writing the sandbox configuration: %s is not one of the sandbox: choose another --dir", path)
+	}
+	text := fmt.Sprintf(sandboxMark+`
 listen: %s
 keys:
   default:

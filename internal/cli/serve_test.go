@@ -11,7 +11,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -330,4 +333,91 @@ func TestSandboxKeepsItsFolder(t *testing.T) {
 	if keys[0] != keys[1] || keys[0] == "" {
 		t.Error("the second run made another key")
 	}
+}
+
+func TestSandboxLeavesAForeignConfigurationAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "okta-token-broker.yaml")
+	if err := os.WriteFile(path, []byte("listen: 127.0.0.1:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := run(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dir", dir))
+	if code != 1 || !strings.Contains(stderr, "choose another --dir") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if text, _ := os.ReadFile(path); string(text) != "listen: 127.0.0.1:1\n" {
+		t.Error("it was written over")
+	}
+}
+
+// What the last second taught is stored.
+func TestProofSurvivesAQuickEnd(t *testing.T) {
+	okta, issuer := startOkta(t)
+	dir, env := t.TempDir(), oktaVariables(issuer)
+	jwk, stderr, code := run(t, broker(t, dir, env, "keys", "jwk"))
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	if err := okta.RegisterKey("0oa1", json.RawMessage(jwk)); err != nil {
+		t.Fatal(err)
+	}
+	s := startServing(t, broker(t, dir, env, "0"))
+	if status, body := get(t, s.url+"/token"); status != 200 {
+		t.Fatalf("status %d: %s", status, body)
+	}
+	s.stop(t, syscall.SIGTERM)
+	if list, _, _ := run(t, broker(t, dir, env, "keys", "list")); !regexp.MustCompile(`active .* \d{4}-\S+Z\n`).MatchString(list) {
+		t.Errorf("the proof is lost:\n%s", list)
+	}
+}
+
+// Callers that go elsewhere once /readyz says so lose no request.
+func TestStoppingUnderLoad(t *testing.T) {
+	okta, issuer := startOkta(t)
+	dir, env := t.TempDir(), oktaVariables(issuer)
+	jwk, _, _ := run(t, broker(t, dir, env, "keys", "jwk"))
+	if err := okta.RegisterKey("0oa1", json.RawMessage(jwk)); err != nil {
+		t.Fatal(err)
+	}
+	s := startServing(t, broker(t, dir, env, "0"))
+	var served atomic.Int64
+	var elsewhere atomic.Bool
+	var callers sync.WaitGroup
+	status := func(client *http.Client, path string) int {
+		resp, err := client.Get(s.url + path)
+		if err != nil {
+			t.Errorf("a request failed: %v", err)
+			return 0
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	for i := range 20 {
+		// Half of them make a connection for each request.
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}
+		callers.Go(func() {
+			defer client.CloseIdleConnections()
+			for !elsewhere.Load() && !t.Failed() {
+				if got := status(client, "/token"); got != 200 {
+					t.Errorf("status %d", got)
+				}
+				served.Add(1)
+			}
+		})
+	}
+	callers.Go(func() {
+		for !t.Failed() && status(http.DefaultClient, "/readyz") == 200 {
+			runtime.Gosched()
+		}
+		elsewhere.Store(true)
+	})
+	for served.Load() < 500 && !t.Failed() {
+		runtime.Gosched()
+	}
+	if code := s.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d: %s", code, s.logs)
+	}
+	callers.Wait()
+	t.Logf("%d requests served", served.Load())
 }

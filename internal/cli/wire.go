@@ -121,18 +121,11 @@ func openRing(ctx context.Context, cfg config.Config, name string, log *slog.Log
 		}
 		store = file
 	}
-	var users []string
-	for client, c := range cfg.Clients {
-		if c.Key == name {
-			users = append(users, client)
-		}
-	}
 	return keys.Open(ctx, keys.Config{
 		Name:      name,
 		Store:     store,
 		Kid:       key.Kid,
 		Algorithm: key.Algorithm,
-		Clients:   users,
 		Log:       log,
 	})
 }

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +21,11 @@ func check(cfg Config, lines map[string]int) problems {
 	if cfg.Listen == "" {
 		c.addf("listen", "must be host:port or unix:/path")
 	}
+	for i, host := range cfg.Hosts {
+		if !regexp.MustCompile(`^[A-Za-z0-9.:-]+$`).MatchString(host) || strings.Count(host, ":") == 1 {
+			c.addf(fmt.Sprintf("hosts[%d]", i), "must be a host name or an address, without a port")
+		}
+	}
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
 	if cfg.Signing.Allow != "" {
@@ -27,7 +34,7 @@ func check(cfg Config, lines map[string]int) problems {
 	files := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Keys)) {
 		c.key("keys."+name, name, cfg.Keys[name])
-		if file := cfg.Keys[name].File; cfg.Keys[name].PEM.IsZero() {
+		if file := filepath.Clean(cfg.Keys[name].File); cfg.Keys[name].PEM.IsZero() {
 			if other, taken := files[file]; taken {
 				c.addf("keys."+name+".file", "keys.%s has the same file: two rings cannot share one", other)
 			}
@@ -70,8 +77,12 @@ func (c *checker) name(path, name string) {
 
 func (c *checker) key(path, name string, key Key) {
 	c.name(path, name)
-	if key.File == "" && key.PEM.IsZero() {
+	switch {
+	case !key.PEM.IsZero():
+	case key.File == "":
 		c.addf(path+".file", "must not be empty")
+	case !plausiblePath(key.File):
+		c.addf(path+".file", "must be the path of a PEM file, not a key")
 	}
 	c.oneOf(path+".algorithm", key.Algorithm, "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 }

@@ -98,9 +98,9 @@ clients:
 		},
 		{
 			name: "the environment wins over the file", file: file,
-			env:    map[string]string{"OKTA_CLIENT_CLIENTID": "fromenv", "OKTA_CLIENT_PRIVATEKEY": "/keys/k.pem", "OKTA_CLIENT_PRIVATEKEYID": "kid1"},
+			env:    map[string]string{"OKTA_CLIENT_CLIENTID": "fromenv", "OKTA_CLIENT_PRIVATEKEY": "/tmp/k.pem", "OKTA_CLIENT_PRIVATEKEYID": "kid1"},
 			client: Client{Issuer: "https://file.okta.com", Audience: "endpoint", ClientID: "fromenv", Key: "default", Scopes: []string{"a"}, AssertionLifetime: 5 * time.Minute},
-			key:    Key{File: "/keys/k.pem", Kid: "kid1", Algorithm: "RS256"},
+			key:    Key{File: "/tmp/k.pem", Kid: "kid1", Algorithm: "RS256"},
 		},
 		{
 			name: "a key in the environment", file: file,
@@ -150,6 +150,13 @@ func TestMistakes(t *testing.T) {
 		{name: "duration out of range", file: "clients:\n  default:\n    issuer: https://acme.okta.com\n    client_id: c\n    assertion_lifetime: 1h\n", want: []string{
 			":5: clients.default.assertion_lifetime: must be 1m to 59m"}},
 		{name: "issuer missing", file: "clients: {default: {client_id: c}}\n", want: []string{"clients.default.issuer: is missing: set it here or in OKTA_CLIENT_ORGURL"}},
+		{name: "host with a port", file: "hosts: [ok, 'a:80', '', '*']\n", want: []string{"hosts[1]: must be a host name", "hosts[2]: must be", "hosts[3]: must be"}},
+		{name: "one file twice, spelled otherwise", file: "keys: {a: {file: k.pem}, b: {file: ./k.pem}}\n", want: []string{"keys.b.file: keys.a has the same file"}},
+		{name: "PEM for a path", file: "keys: {default: {file: '-----BEGIN PRIVATE KEY----- s3cr3t'}}\n", want: []string{"keys.default.file: must be the path of a PEM file"}},
+		{name: "JWK for a path", file: "keys: {default: {file: '{\"d\":\"s3cr3t\"}'}}\n", want: []string{"keys.default.file: must be the path of a PEM file"}},
+		{name: "JWK in the variable", env: map[string]string{"OKTA_CLIENT_PRIVATEKEY": `{"kty":"EC","d":"s3cr3t"}`}, want: []string{"OKTA_CLIENT_PRIVATEKEY: must be a PEM"}},
+		{name: "base64 in the variable", env: map[string]string{"OKTA_CLIENT_PRIVATEKEY": "s3cr3t" + strings.Repeat("MIGHAgEAMBMGByqGSM49", 9)}, want: []string{"OKTA_CLIENT_PRIVATEKEY: must be a PEM"}},
+		{name: "base64 with slashes in the variable", env: map[string]string{"OKTA_CLIENT_PRIVATEKEY": "s3cr3t/" + strings.Repeat("MIGHAgEAMBM/", 9)}, want: []string{"OKTA_CLIENT_PRIVATEKEY: must be a PEM"}},
 		{name: "variable alone", env: map[string]string{"OKTA_CLIENT_ORGURL": "https://acme.okta.com"}, want: []string{"clients.default.client_id: is missing: set it here or in OKTA_CLIENT_CLIENTID"}},
 		{name: "algorithm", file: "keys: {default: {algorithm: HS256}}\n", want: []string{"keys.default.algorithm: must be one of RS256"}},
 		{name: "file", file: "keys: {default: {file: ''}}\n", want: []string{"keys.default.file: must not be empty"}},
@@ -170,6 +177,9 @@ func TestMistakes(t *testing.T) {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("%q is not in: %v", want, err)
 				}
+			}
+			if strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("the error repeats a secret: %v", err)
 			}
 			if lines := strings.Count(err.Error(), "\n"); lines != len(tt.want) {
 				t.Errorf("%d problems, want %d: %v", lines, len(tt.want), err)

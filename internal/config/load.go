@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"unicode"
 
 	"okta-token-broker/internal/secret"
 )
@@ -37,7 +39,7 @@ func Load(src Source) (Config, error) {
 		return Config{}, err
 	}
 	found, lines := decode(data, &cfg)
-	fromEnvironment(&cfg, src.Getenv)
+	found = append(found, fromEnvironment(&cfg, src.Getenv)...)
 	found = append(found, check(cfg, lines)...)
 	if len(found) > 0 {
 		return Config{}, found.err(path)
@@ -73,7 +75,7 @@ func (src Source) read() (path string, data []byte, err error) {
 
 // fromEnvironment fills client and key default from the variables of Okta's
 // SDKs.
-func fromEnvironment(cfg *Config, getenv func(string) string) {
+func fromEnvironment(cfg *Config, getenv func(string) string) (found problems) {
 	orgURL, clientID, scopes := getenv("OKTA_CLIENT_ORGURL"), getenv("OKTA_CLIENT_CLIENTID"), getenv("OKTA_CLIENT_SCOPES")
 	if orgURL != "" || clientID != "" || scopes != "" {
 		client, ok := cfg.Clients[DefaultClient]
@@ -97,7 +99,7 @@ func fromEnvironment(cfg *Config, getenv func(string) string) {
 
 	private, kid := getenv("OKTA_CLIENT_PRIVATEKEY"), getenv("OKTA_CLIENT_PRIVATEKEYID")
 	if private == "" && kid == "" {
-		return
+		return nil
 	}
 	key, ok := cfg.Keys[DefaultKey]
 	if !ok {
@@ -110,11 +112,27 @@ func fromEnvironment(cfg *Config, getenv func(string) string) {
 	case strings.Contains(private, "-----BEGIN"):
 		// A variable often carries \n where line ends belong.
 		key.PEM = secret.New(strings.ReplaceAll(private, `\n`, "\n"))
-	case private != "":
+	case private == "":
+	case plausiblePath(private) && isFolder(filepath.Dir(private)):
 		key.File = private
+	default: // a key in another form, which no error may repeat
+		found.addf("OKTA_CLIENT_PRIVATEKEY", 0, "must be a PEM private key, or the path of one in a folder that exists; what it holds is not shown")
 	}
 	if cfg.Keys == nil {
 		cfg.Keys = map[string]Key{}
 	}
 	cfg.Keys[DefaultKey] = key
+	return found
+}
+
+// plausiblePath tells a path from a key that somebody put where a path belongs:
+// PEM and JWK have other characters, base64 is longer than a file's name.
+func plausiblePath(s string) bool {
+	return len(s) <= 1024 && len(filepath.Base(s)) <= 100 && !strings.Contains(s, "-----") &&
+		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune("{}\"", r) })
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }

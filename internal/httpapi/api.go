@@ -32,6 +32,7 @@ type API struct {
 	log      *slog.Logger
 	router   *chi.Mux
 	draining atomic.Bool
+	requests atomic.Int64 // that have begun
 }
 
 // New makes the handler.
@@ -58,7 +59,10 @@ func New(cfg Config) *API {
 }
 
 // ServeHTTP answers one request.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.requests.Add(1)
+	a.router.ServeHTTP(w, r)
+}
 
 // Drain makes /readyz answer 503, so that no new work is sent here.
 func (a *API) Drain() { a.draining.Store(true) }

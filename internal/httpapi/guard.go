@@ -32,6 +32,11 @@ func (a *API) guard(next http.Handler) http.Handler {
 		case !overSocket(r) && !a.knownHost(r.Host):
 			reason = "the Host header is neither localhost nor a loopback address nor listed under hosts in the configuration"
 		}
+		if len(r.TransferEncoding) > 0 {
+			// net/http drops a Content-Length beside it; what follows on the
+			// connection may be another's idea of this body.
+			w.Header().Set("Connection", "close")
+		}
 		if reason != "" {
 			writeError(w, r, http.StatusForbidden, api.Error{Error: "access_denied", Description: reason})
 			return

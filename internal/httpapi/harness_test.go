@@ -80,7 +80,7 @@ func start(t *testing.T, s setup) *running {
 	if s.algorithm == "" {
 		s.algorithm = "ES256"
 	}
-	ring, err := keys.Open(ctx, keys.Config{Name: "default", Store: s.store, Algorithm: s.algorithm, Clients: []string{"default"}, Log: log})
+	ring, err := keys.Open(ctx, keys.Config{Name: "default", Store: s.store, Algorithm: s.algorithm, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

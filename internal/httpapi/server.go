@@ -26,6 +26,12 @@ const (
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
 	drainTimeout = 15 * time.Second
+
+	// After /readyz has turned, the listener stays open until no request has come
+	// for quietTime, so that nobody who is about to connect is turned away; but no
+	// longer than noticeTime.
+	quietTime  = 100 * time.Millisecond
+	noticeTime = 2 * time.Second
 )
 
 // socketPrefix starts a listen address that is a Unix socket.
@@ -71,6 +77,9 @@ func checkLoopback(address string) error {
 // listenSocket makes a socket that its owner and group can use. A socket that
 // nobody listens on any more is replaced.
 func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	if !strings.HasPrefix(path, "/") { // an abstract socket has no mode
+		return nil, fmt.Errorf("listening on %s%s: not an absolute path", socketPrefix, path)
+	}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 		if err == nil {
@@ -81,13 +90,12 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 			_ = os.Remove(path)
 		}
 	}
+	// Connecting needs the right to write, so the mode has to be right from the
+	// first moment on, and then exact: a umask only takes bits away.
+	umask := syscall.Umask(0o117)
 	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	syscall.Umask(umask)
 	if err != nil {
-		return nil, fmt.Errorf("listening on %s%s: %w", socketPrefix, path, err)
-	}
-	// Until here the umask has kept others from writing, which connecting needs.
-	if err := os.Chmod(path, 0o660); err != nil {
-		_ = listener.Close()
 		return nil, fmt.Errorf("listening on %s%s: %w", socketPrefix, path, err)
 	}
 	return listener, nil
@@ -115,10 +123,24 @@ func Serve(ctx context.Context, listener net.Listener, a *API) error {
 	case <-ctx.Done():
 	}
 	a.Drain()
+	a.waitForQuiet()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
 		return fmt.Errorf("draining %s: %w", listener.Addr(), err)
 	}
 	return nil
+}
+
+// waitForQuiet returns when no request has come for a while.
+func (a *API) waitForQuiet() {
+	tick := time.NewTicker(quietTime)
+	defer tick.Stop()
+	for range noticeTime / quietTime {
+		before := a.requests.Load()
+		<-tick.C
+		if a.requests.Load() == before {
+			return
+		}
+	}
 }

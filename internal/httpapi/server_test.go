@@ -161,6 +161,10 @@ func TestWireAbuse(t *testing.T) {
 			}
 		})
 	}
+	doubtful := "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	if got := raw(t, r.url, doubtful); strings.Count(got, "HTTP/1.1 ") != 1 {
+		t.Errorf("what follows a body of doubtful length is served: %q", got)
+	}
 	fits := "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " + strings.Repeat("x", 15<<10) + "\r\n\r\n"
 	if got := raw(t, r.url, fits); !strings.HasPrefix(got, "HTTP/1.1 200") {
 		t.Errorf("15 KiB of headers: %.60q", got)
@@ -200,7 +204,7 @@ func TestListenRefusesWhatOthersCanReach(t *testing.T) {
 		}
 		listener.Close()
 	}
-	for _, address := range []string{"", "5000", "127.0.0.1", "unix:"} {
+	for _, address := range []string{"", "5000", "127.0.0.1", "unix:", "unix:relative", "unix:@abstract"} {
 		if listener, err := httpapi.Listen(t.Context(), address); err == nil {
 			listener.Close()
 			t.Errorf("%q is taken", address)

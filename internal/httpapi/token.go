@@ -147,6 +147,9 @@ func clientID(r *http.Request, form url.Values) (string, error) {
 	inForm := form.Get("client_id")
 	encoded, _, ok := r.BasicAuth()
 	if !ok {
+		if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Basic") {
+			return "", oauth.Fail(oauth.UnknownClient, "the credentials of Basic cannot be read")
+		}
 		return inForm, nil
 	}
 	inHeader, err := url.QueryUnescape(encoded)
@@ -167,7 +170,7 @@ func wantsText(r *http.Request) bool {
 	text := false
 	for _, accept := range strings.Split(strings.Join(r.Header.Values("Accept"), ","), ",") {
 		switch mediaType, params, err := mime.ParseMediaType(accept); {
-		case err != nil || params["q"] == "0":
+		case err != nil || unwanted(params["q"]):
 		case mediaType == "application/json":
 			return false
 		case mediaType == "text/plain":
@@ -175,4 +178,9 @@ func wantsText(r *http.Request) bool {
 		}
 	}
 	return text
+}
+
+// unwanted reports whether a quality is 0 (RFC 9110 section 12.4.2).
+func unwanted(quality string) bool {
+	return quality != "" && strings.Trim(quality, "0.") == ""
 }

@@ -73,6 +73,8 @@ func TestTokenAsText(t *testing.T) {
 		{"application/json, text/plain, */*", false}, // what axios sends
 		{"*/*", false},
 		{"text/plain;q=0", false},
+		{"text/plain;q=0.000", false},
+		{"text/plain;q=0.001", true},
 		{"text/html", false},
 		{"", false},
 	}
@@ -160,6 +162,8 @@ func TestTokenErrors(t *testing.T) {
 		{"grant twice", "POST", "/token", grant + "&" + grant, []string{form}, 400, "invalid_request", "twice"},
 		{"form: unknown client", "POST", "/token", grant + "&client_id=nobody", []string{form}, 400, "invalid_client", "'nobody'"},
 		{"Basic: unknown client", "POST", "/token", grant, []string{form, basic}, 401, "invalid_client", "'nobody'"},
+		{"Basic that is not base64", "POST", "/token", grant, []string{form, "Authorization: Basic !!!"}, 401, "invalid_client", "cannot be read"},
+		{"Basic without a colon", "POST", "/token", grant, []string{form, "Authorization: basic bm9wZQ=="}, 401, "invalid_client", "cannot be read"},
 		{"Basic and form differ", "POST", "/token", grant + "&client_id=default", []string{form, basic}, 400, "invalid_request", "different"},
 		{"form too large", "POST", "/token", grant + "&x=" + strings.Repeat("x", 16<<10), []string{form}, 413, "invalid_request", "16 KiB"},
 		{"no such path", "GET", "/tokens", "", nil, 404, "not_found", ""},

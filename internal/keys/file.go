@@ -39,6 +39,9 @@ var (
 // fsyncs, a few milliseconds.
 const lockRetry = 2 * time.Millisecond
 
+// cleanTimeout bounds the wait for the lock when a store is opened.
+const cleanTimeout = 2 * time.Second
+
 // File is a Store in one PEM file. What somebody could do who controls its
 // folder: replace the key, and so choose what the broker signs with; the private
 // key in the file itself is readable by its owner alone.
@@ -63,13 +66,13 @@ func NewFile(ctx context.Context, path string, readOnly bool) (*File, error) {
 	if _, err := os.Lstat(f.temporary()); err != nil {
 		return f, nil
 	}
-	unlock, err := f.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := f.removeTemporary(); err != nil {
-		return nil, err
+	// A folder that cannot be written, or a lock that another holds, does not
+	// make the ring unreadable: the next writer removes it.
+	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
+	defer cancel()
+	if unlock, err := f.lock(ctx); err == nil {
+		_ = f.removeTemporary()
+		unlock()
 	}
 	return f, nil
 }
@@ -211,12 +214,15 @@ func writeNew(path string, data []byte) error {
 func (f *File) lock(ctx context.Context) (unlock func(), err error) {
 	lock := flock.New(f.path+".lock", flock.SetFlag(os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_CLOEXEC), flock.SetPermissions(0o600))
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: the broker's user must own it, and may write to its folder", err)
+		}
 		return nil, f.failed("locking", err)
 	}
-	// The umask must not keep the next writer out.
-	if err := os.Chmod(lock.Path(), 0o600); err != nil {
-		_ = lock.Unlock()
-		return nil, f.failed("locking", err)
+	// The umask must not keep the next writer out. Who does not own the file
+	// cannot change that, and holds the lock all the same.
+	if info, err := os.Lstat(lock.Path()); err == nil && info.Mode() != 0o600 {
+		_ = os.Chmod(lock.Path(), 0o600)
 	}
 	return func() { _ = lock.Unlock() }, nil
 }

@@ -18,7 +18,8 @@ const (
 	maxKeys = 8
 	// metadataPrefix starts the line of explanatory text (RFC 7468 section 2)
 	// that carries what PEM cannot.
-	metadataPrefix = "Okta-Token-Broker:"
+	metadataName   = "Okta-Token-Broker"
+	metadataPrefix = metadataName + ":"
 	beginMark      = "-----BEGIN"
 	endMark        = "-----END"
 )
@@ -31,7 +32,7 @@ func parseRing(data []byte, kid string) ([]*Key, error) {
 		return nil, fmt.Errorf("it is over %d KiB", maxRing>>10)
 	}
 	sections, tail := splitBlocks(data)
-	if bytes.Contains(tail, []byte(metadataPrefix)) {
+	if bytes.Contains(tail, []byte(metadataName)) {
 		return nil, errors.New("a metadata line stands behind the last PEM block: a key is missing")
 	}
 	if bytes.Count(data, []byte(endMark)) != len(sections) {
@@ -170,6 +171,9 @@ func readMetadata(text []byte) (*metadata, error) {
 	var meta *metadata
 	for line := range strings.Lines(string(text)) {
 		fields, found := strings.CutPrefix(strings.TrimSpace(line), metadataPrefix)
+		if !found && strings.Contains(line, metadataName) {
+			return nil, errors.New("its metadata line is damaged")
+		}
 		if !found {
 			continue
 		}
@@ -242,7 +246,7 @@ func readTime(s string) (time.Time, error) {
 	if t.Year() < 1 || t.Year() > 9999 {
 		return time.Time{}, errors.New("the year is not within 1 to 9999")
 	}
-	return t, nil
+	return t.Truncate(time.Second), nil
 }
 
 func writeTime(t time.Time) string {

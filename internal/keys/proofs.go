@@ -20,7 +20,8 @@ func newProofs() proofs {
 }
 
 // Worked records that client's authorization server took an assertion under k.
-// Once that holds for every client of the ring that works at all, k is proven.
+// Once that holds for every client that signs with the ring and works at all, k
+// is proven.
 // It does no I/O: the next Refresh stores the time.
 func (r *Ring) Worked(client string, k *Key) { r.heard(client, k.thumbprint) }
 
@@ -33,7 +34,7 @@ func (r *Ring) heard(client, thumbprint string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.worked[client] = thumbprint
-	common := p.common(r.cfg.Clients)
+	common := p.common()
 	if !p.proven[common].IsZero() {
 		return
 	}
@@ -47,13 +48,12 @@ func (r *Ring) heard(client, thumbprint string) {
 }
 
 // common returns the thumbprint of the one key that works for each client that
-// works, "" when there is none. A client that was not heard of yet may need
-// another key.
-func (p *proofs) common(clients []string) string {
+// works, "" when there is none. A client that nobody asks for must not hold up
+// the others, so one that was not heard of does not count.
+func (p *proofs) common() string {
 	common := ""
-	for _, client := range clients {
-		thumbprint, known := p.worked[client]
-		if !known || thumbprint != "" && common != "" && thumbprint != common {
+	for _, thumbprint := range p.worked {
+		if thumbprint != "" && common != "" && thumbprint != common {
 			return ""
 		}
 		common = cmp.Or(common, thumbprint)

@@ -147,7 +147,7 @@ func TestRingThatIsGone(t *testing.T) {
 // a proof does not bring it back.
 func TestProofMeetsARingThatIsGone(t *testing.T) {
 	path := ringFile(t, ringText(t, "A"))
-	ring := open(t, path, Config{Clients: []string{"one"}})
+	ring := open(t, path, Config{})
 	ring.Worked("one", active(t, ring))
 	ok(t, os.Remove(path))
 	ring.Refresh(t.Context())
@@ -184,7 +184,7 @@ func TestWatch(t *testing.T) {
 // TestReadersSeeWholeRings: what reads a ring sees a whole one while it changes.
 func TestReadersSeeWholeRings(t *testing.T) {
 	path := ringFile(t, ringText(t, "A"))
-	ring, other := open(t, path, Config{Clients: []string{"one"}}), open(t, path, Config{})
+	ring, other := open(t, path, Config{}), open(t, path, Config{})
 	done := make(chan struct{})
 	var readers sync.WaitGroup
 	for range 4 {

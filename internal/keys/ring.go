@@ -32,9 +32,6 @@ type Config struct {
 	Kid string
 	// Algorithm is that of keys to be made, one of Algorithms. Empty: RS256.
 	Algorithm string
-	// Clients names the clients that sign with the ring. A key is proven once it
-	// works for all of them.
-	Clients []string
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
 	// Log takes what happens to the ring. Nil: nothing is logged.
@@ -139,15 +136,21 @@ func (r *Ring) Candidates() []*Key {
 	if len(ring) == 0 {
 		return nil
 	}
-	candidates := []*Key{ring[0]}
-	retired := slices.DeleteFunc(slices.Clone(ring[1:]), func(k *Key) bool { return k.state != Retired })
-	if i := slices.IndexFunc(retired, isProven); i >= 0 {
-		return append(candidates, retired[i])
+	if other := fallback(ring); other != nil {
+		return []*Key{ring[0], other}
 	}
-	if len(retired) > 0 {
-		return append(candidates, retired[len(retired)-1])
+	return ring[:1:1]
+}
+
+// fallback returns the newest retired key that is proven, else the oldest.
+func fallback(ring []*Key) *Key {
+	if i := slices.IndexFunc(ring, func(k *Key) bool { return k.state == Retired && isProven(k) }); i >= 0 {
+		return ring[i]
 	}
-	return candidates
+	if i := lastIndex(ring, func(k *Key) bool { return k.state == Retired }); i >= 0 {
+		return ring[i]
+	}
+	return nil
 }
 
 // Rotate makes a new active key, called kid or by its thumbprint, and retires
@@ -205,7 +208,8 @@ func (r *Ring) Refresh(ctx context.Context) {
 		return
 	}
 	// What load reads has the proofs in it; writing it back is all.
-	if err := r.change(ctx, func(ring []*Key) ([]*Key, error) { return ring, nil }); err != nil {
+	err := r.change(ctx, func(ring []*Key) ([]*Key, error) { return ring, nil })
+	if err != nil && !errors.Is(err, ErrReadOnly) { // which has no need to say so
 		r.cfg.Log.Warn("storing that a key is proven; it is known in memory only", "ring", r.cfg.Name, "err", err)
 	}
 }

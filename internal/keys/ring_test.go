@@ -285,7 +285,7 @@ func TestCandidates(t *testing.T) {
 // TestRotationsNobodyRegistered: the key that Okta knows stays a candidate
 // through any number of rotations.
 func TestRotationsNobodyRegistered(t *testing.T) {
-	ring := open(t, ringPath(t), Config{Clients: []string{"default"}})
+	ring := open(t, ringPath(t), Config{})
 	known, _, err := ring.Active(t.Context(), "known")
 	if err != nil {
 		t.Fatal(err)

@@ -51,6 +51,7 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	// new connection.
 	req.GetBody = nil
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity") // a token is small, a bomb is not
 	req.Header.Set("User-Agent", "okta-token-broker")
 	sent := c.server.now()
 	resp, err := c.server.transport.RoundTrip(req)

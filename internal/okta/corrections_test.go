@@ -330,7 +330,7 @@ func TestRetiredKeyOutlivesOtherRefusals(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ring, err := keys.Open(t.Context(), keys.Config{
-					Name: "signer", Store: &memory{}, Algorithm: "ES256", Clients: []string{"billing", "audit"},
+					Name: "signer", Store: &memory{}, Algorithm: "ES256",
 				})
 				if err != nil {
 					t.Fatal(err)

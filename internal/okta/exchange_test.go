@@ -82,7 +82,7 @@ func TestRequestIsWhatOktaWants(t *testing.T) {
 			t.Errorf("form (-want +got)\n%s", diff)
 		}
 		wantHeader := http.Header{
-			"Accept":       {"application/json"},
+			"Accept-Encoding": {"identity"}, "Accept": {"application/json"},
 			"Content-Type": {"application/x-www-form-urlencoded"},
 			"User-Agent":   {"okta-token-broker"},
 		}

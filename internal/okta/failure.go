@@ -4,14 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"okta-token-broker/internal/oauth"
 )
@@ -139,16 +141,25 @@ func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 // Date; it can be missing, past or absurd.
 func untilReset(header http.Header) time.Duration {
 	const least, most, usual = time.Second, 2 * time.Minute, 10 * time.Second
-	wait := usual
 	date, dateErr := http.ParseTime(header.Get("Date"))
 	reset, resetErr := strconv.ParseInt(header.Get("X-Rate-Limit-Reset"), 10, 64)
+	seconds, secondsErr := strconv.ParseUint(header.Get("Retry-After"), 10, 31)
+	at, atErr := http.ParseTime(header.Get("Retry-After"))
+	var waits []time.Duration
 	if dateErr == nil && resetErr == nil {
-		wait = time.Duration(min(max(reset-date.Unix(), 0), int64(most/time.Second))) * time.Second
+		now := date.Unix()
+		waits = append(waits, time.Duration(min(max(reset, now)-now, int64(most/time.Second)))*time.Second)
 	}
-	if seconds, err := strconv.ParseUint(header.Get("Retry-After"), 10, 31); err == nil {
-		wait = max(wait, time.Duration(seconds)*time.Second)
+	if secondsErr == nil {
+		waits = append(waits, time.Duration(seconds)*time.Second)
 	}
-	return min(max(wait, least), most)
+	if dateErr == nil && atErr == nil {
+		waits = append(waits, at.Sub(date))
+	}
+	if waits == nil {
+		return usual
+	}
+	return min(max(slices.Max(waits), least), most)
 }
 
 // Bounds in bytes on what is passed on of a server's words.

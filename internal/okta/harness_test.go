@@ -76,7 +76,7 @@ func newClient(t *testing.T, transport http.RoundTripper, changes ...func(*Serve
 		serverConfig.Transport = w.wire
 	}
 	ring, err := keys.Open(t.Context(), keys.Config{
-		Name: "signer", Store: &memory{}, Algorithm: "ES256", Clients: []string{"billing"}, Log: logger,
+		Name: "signer", Store: &memory{}, Algorithm: "ES256", Log: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ type row struct {
 	advice string
 }
 
-const registerAdvice = "the authorization server does not know the public key {kid}: add the output of `okta-token-broker keys jwk --key {ring}` to the app's public keys, or set keys.{ring}.kid to the kid it has there"
+const registerAdvice = "the authorization server does not know the public key {kid}: add the output of `okta-token-broker keys jwk --key {ring}` to the app's public keys; or, for a key that was made elsewhere, set keys.{ring}.kid to the kid it has there"
 
 const refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
 
