@@ -3,11 +3,13 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -134,12 +136,7 @@ func (b *Broker) client(name string) (*Client, error) {
 	if client := b.world.Clients[name]; client != nil {
 		return client, nil
 	}
-	var found []*Client
-	for _, client := range b.world.Clients {
-		if client.ID == name {
-			found = append(found, client)
-		}
-	}
+	found := b.clientsWithID(name)
 	switch len(found) {
 	case 1:
 		return found[0], nil
@@ -149,13 +146,25 @@ func (b *Broker) client(name string) (*Client, error) {
 	return nil, oauth.Fail(oauth.UnknownClient, fmt.Sprintf("several clients have the client_id %q: ask for one by its name in the configuration", name))
 }
 
+// clientsWithID returns the clients that have a client_id, by name. At different
+// issuers several may have the same.
+func (b *Broker) clientsWithID(id string) []*Client {
+	var found []*Client
+	for _, name := range slices.Sorted(maps.Keys(b.world.Clients)) {
+		if client := b.world.Clients[name]; client.ID == id {
+			found = append(found, client)
+		}
+	}
+	return found
+}
+
 // SignRequest asks for a client assertion.
 type SignRequest struct {
 	ClientID, Audience string
 	// Kid is answered and written into the JWT. Empty: the active key's for a
 	// configured client, else a random one.
 	Kid string
-	// ValidFor is the assertion's life.
+	// ValidFor is the assertion's life, an hour at most. 0: 10 minutes.
 	ValidFor time.Duration
 	// Rotate makes a new key first.
 	Rotate bool
@@ -164,6 +173,12 @@ type SignRequest struct {
 // maxField bounds what goes into a JWT from a request, in bytes.
 const maxField = 2 << 10
 
+const (
+	defaultValidFor = 10 * time.Minute
+	maxValidFor     = time.Hour
+)
+
+// check finds what must not go into a JWT, in the Flask server's style.
 func (req SignRequest) check() error {
 	fields := []struct{ name, value string }{{"client_id", req.ClientID}, {"audience", req.Audience}, {"kid", req.Kid}}
 	for _, field := range fields {
@@ -175,6 +190,12 @@ func (req SignRequest) check() error {
 		case strings.ContainsFunc(field.value, unicode.IsControl) || !utf8.ValidString(field.value):
 			return oauth.Fail(oauth.InvalidRequest, field.name+" must not have control characters!")
 		}
+	}
+	if req.ValidFor < 0 {
+		return oauth.Fail(oauth.InvalidRequest, "valid_for must not be negative!")
+	}
+	if req.ValidFor > maxValidFor { // Okta takes no longer life
+		return oauth.Fail(oauth.InvalidRequest, "valid_for must not be higher than 3600 seconds (1 hour)!")
 	}
 	return nil
 }
@@ -236,23 +257,19 @@ func (b *Broker) sign(ctx context.Context, who caller.Caller, req SignRequest) (
 		Kid:      kid,
 		Use:      "sig",
 		IssuedAt: now,
-		Expires:  now.Add(req.ValidFor),
+		Expires:  now.Add(cmp.Or(req.ValidFor, defaultValidFor)),
 	})
-	return signed, err
+	if err != nil {
+		return Signed{}, &oauth.Error{Class: oauth.Internal, Description: "signing failed", Err: err}
+	}
+	return signed, nil
 }
 
 // signer finds the ring that signs for a client id, and refuses what
 // signing.allow does not allow. configured says that the id is a configured
 // client's.
 func (b *Broker) signer(req SignRequest) (ring *keys.Ring, configured bool, err error) {
-	// Several clients may share a client_id, at different issuers.
-	var clients []*Client
-	for _, client := range b.world.Clients {
-		if client.ID == req.ClientID {
-			clients = append(clients, client)
-		}
-	}
-	slices.SortFunc(clients, func(x, y *Client) int { return strings.Compare(x.Name, y.Name) })
+	clients := b.clientsWithID(req.ClientID)
 	for _, client := range clients {
 		if slices.Contains(client.Audiences, req.Audience) {
 			return client.Ring, true, nil
@@ -272,6 +289,8 @@ func (b *Broker) signer(req SignRequest) (ring *keys.Ring, configured bool, err 
 // keyError classes an error of a key ring.
 func keyError(err error) error {
 	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &oauth.Error{Class: oauth.NoSpace, Description: "the key ring could not be written: no space is left; the old key, if there is one, goes on signing", Err: err}
 	case errors.Is(err, keys.ErrReadOnly):
@@ -280,11 +299,24 @@ func keyError(err error) error {
 	return &oauth.Error{Class: oauth.Internal, Description: "the key ring could not be written; the old key, if there is one, goes on signing; the broker's log has the reason", Err: err}
 }
 
+// maxAudited bounds what a request can put into one field of the audit record,
+// in bytes.
+const maxAudited = 256
+
 // audit writes who got what, or why not.
 func (b *Broker) audit(ctx context.Context, operation string, who caller.Caller, err error, attrs ...slog.Attr) {
+	level := slog.LevelInfo
+	if class := oauth.ClassOf(err); err != nil && (class == oauth.Internal || class == oauth.NoSpace) {
+		level = slog.LevelError // the answer sends its reader to the log
+	}
+	for i, attr := range attrs {
+		if s := attr.Value.String(); len(s) > maxAudited {
+			attrs[i].Value = slog.StringValue(s[:maxAudited] + "...")
+		}
+	}
 	attrs = append(attrs, slog.String("caller", who.String()))
 	if err != nil {
 		attrs = append(attrs, slog.String("refused", err.Error()))
 	}
-	b.log.LogAttrs(ctx, slog.LevelInfo, "audit: "+operation, attrs...)
+	b.log.LogAttrs(ctx, level, "audit: "+operation, attrs...)
 }

@@ -47,7 +47,8 @@ func (o options) load() (config.Config, error) {
 
 // Main runs the program with the arguments behind its name and returns the exit
 // code: 0, 1 for a failure, 2 for wrong use. SIGINT and SIGTERM end it in order,
-// a second one at once.
+// a second one at once. It takes over the process: its signals, and the standard
+// log, which is silenced.
 func Main(args []string, stdout, stderr io.Writer) int {
 	// net/http's transport prints what servers send unasked, unfiltered.
 	log.SetOutput(io.Discard)

@@ -36,7 +36,7 @@ func newSandbox() *cobra.Command {
 		Long: `Starts a fake Okta and the broker in one process, registers the broker's public
 key there, and prints commands to paste. Everything it writes is in one folder.`,
 		Example: `  okta-token-broker sandbox
-  okta-token-broker sandbox 5050 --dir /tmp/broker`,
+  okta-token-broker sandbox 5050 --dir ./sandbox`,
 		Args: func(_ *cobra.Command, args []string) error {
 			_, err := portArgument(args)
 			return err
@@ -58,7 +58,7 @@ func sandbox(cmd *cobra.Command, dir string, port int) (err error) {
 	defer cancel()
 	listen := config.Default().Listen
 	if port >= 0 {
-		listen = withPort(listen, port)
+		listen = httpapi.WithPort(listen, port)
 	}
 	listener, err := httpapi.Listen(ctx, listen)
 	if err != nil {

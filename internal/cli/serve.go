@@ -7,8 +7,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -41,7 +39,7 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 	if port, err := portArgument(args); err != nil {
 		return err
 	} else if port >= 0 {
-		cfg.Listen = withPort(cfg.Listen, port)
+		cfg.Listen = httpapi.WithPort(cfg.Listen, port)
 	}
 	log, err := telemetry.Logger(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
@@ -55,16 +53,6 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 	return run(cmd.Context(), cfg, listener, log)
 }
 
-// withPort replaces the port of a listen address; a Unix socket gives way to
-// loopback.
-func withPort(listen string, port int) string {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil || strings.HasPrefix(listen, "unix:") {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, strconv.Itoa(port))
-}
-
 // run serves on the listener until ctx ends.
 func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slog.Logger) error {
 	parts, err := assemble(ctx, cfg, log)
@@ -75,8 +63,13 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 
 	var watchers sync.WaitGroup
 	watching, stopWatching := context.WithCancel(ctx)
-	defer watchers.Wait()
-	defer stopWatching()
+	defer func() {
+		stopWatching()
+		watchers.Wait()
+		for _, ring := range parts.rings {
+			ring.Refresh(context.WithoutCancel(ctx)) // stores a proof of the last second
+		}
+	}()
 	for _, ring := range parts.rings {
 		watchers.Go(func() { ring.Watch(watching) })
 	}
@@ -85,9 +78,6 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 	log.Info("serving", "listen", listener.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(parts.rings)))
 	if err := httpapi.Serve(ctx, listener, api); err != nil {
 		return err
-	}
-	for _, ring := range parts.rings {
-		ring.Refresh(context.WithoutCancel(ctx)) // a proof of the last second is stored
 	}
 	log.Info("stopped")
 	return nil

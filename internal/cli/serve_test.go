@@ -3,7 +3,6 @@ package cli_test
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -173,12 +172,27 @@ func TestConnectingAnOrg(t *testing.T) {
 }
 
 func TestSigningPolicyIsLogged(t *testing.T) {
-	s := startServing(t, broker(t, t.TempDir(), nil, "serve", "0"))
-	if !strings.Contains(s.logs.String(), `allow=any because="signing.allow is not set and 0 clients are configured"`) {
-		t.Errorf("log: %s", s.logs)
+	tests := []struct {
+		config string
+		env    []string
+		want   string
+	}{
+		{want: `allow=any because="signing.allow is not set and 0 clients are configured"`},
+		{env: oktaVariables("https://acme.okta.com"), want: `allow=clients because="signing.allow is not set and 1 clients are configured"`},
+		{config: "signing: {allow: any}\n", env: oktaVariables("https://acme.okta.com"), want: `allow=any because="signing.allow says so"`},
 	}
-	if code := s.stop(t, os.Interrupt); code != 0 {
-		t.Errorf("SIGINT: exit code %d", code)
+	for _, tt := range tests {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "okta-token-broker.yaml"), []byte(tt.config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := startServing(t, broker(t, dir, tt.env, "serve", "0"))
+		if code := s.stop(t, os.Interrupt); code != 0 {
+			t.Errorf("SIGINT: exit code %d", code)
+		}
+		if !strings.Contains(s.logs.String(), tt.want) {
+			t.Errorf("log: %s, want %s", s.logs, tt.want)
+		}
 	}
 }
 
@@ -269,84 +283,6 @@ func TestListenerThatOthersCanReach(t *testing.T) {
 	_, stderr, code := run(t, broker(t, dir, nil))
 	if code != 1 || !strings.Contains(stderr, "no callers are configured") {
 		t.Errorf("exit code %d: %q", code, stderr)
-	}
-}
-
-func TestSandbox(t *testing.T) {
-	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		t.Run(fmt.Sprint(signal), func(t *testing.T) {
-			tmp := t.TempDir()
-			s := startServing(t, broker(t, t.TempDir(), []string{"TMPDIR=" + tmp, "OKTA_CLIENT_CLIENTID=of-a-real-org"}, "sandbox", "0"))
-			status, body := get(t, s.url+"/token")
-			var token struct {
-				Token string `json:"access_token"`
-			}
-			if err := json.Unmarshal([]byte(body), &token); status != 200 || err != nil {
-				t.Fatalf("status %d: %s", status, body)
-			}
-
-			// The call that the banner shows.
-			resource := regexp.MustCompile(`http://127\.0\.0\.1:\d+/api/v1/users`).FindString(s.stdout)
-			req, err := http.NewRequestWithContext(t.Context(), "GET", resource, nil)
-			if err != nil {
-				t.Fatalf("%v; banner: %s", err, s.stdout)
-			}
-			req.Header.Set("Authorization", "Bearer "+token.Token)
-			resp, err := http.DefaultClient.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			if resp.StatusCode != 200 {
-				t.Errorf("calling the resource: status %d", resp.StatusCode)
-			}
-
-			// The configuration that the banner shows serves other commands.
-			file := regexp.MustCompile(`Configuration: (\S+)`).FindStringSubmatch(s.stdout)[1]
-			if out, stderr, code := run(t, broker(t, t.TempDir(), nil, "token", "--config", file, "--output", "token")); code != 0 || strings.TrimSpace(out) == "" {
-				t.Errorf("token --config %s: exit code %d: %s", file, code, stderr)
-			}
-			if !strings.HasPrefix(file, tmp) {
-				t.Errorf("%s is not in the temporary folder", file)
-			}
-			if code := s.stop(t, signal); code != 0 {
-				t.Errorf("exit code %d: %s", code, s.logs)
-			}
-			if left, _ := os.ReadDir(tmp); len(left) != 0 {
-				t.Errorf("left behind: %v", left)
-			}
-		})
-	}
-}
-
-func TestSandboxKeepsItsFolder(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "box")
-	var keys [2]string
-	for i := range keys {
-		s := startServing(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dir", dir))
-		if status, body := get(t, s.url+"/token"); status != 200 {
-			t.Errorf("status %d: %s", status, body)
-		}
-		s.stop(t, os.Interrupt)
-		keys[i], _, _ = run(t, broker(t, t.TempDir(), nil, "keys", "jwk", "--config", filepath.Join(dir, "okta-token-broker.yaml")))
-	}
-	if keys[0] != keys[1] || keys[0] == "" {
-		t.Error("the second run made another key")
-	}
-}
-
-func TestSandboxLeavesAForeignConfigurationAlone(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "okta-token-broker.yaml")
-	if err := os.WriteFile(path, []byte("listen: 127.0.0.1:1\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, stderr, code := run(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dir", dir))
-	if code != 1 || !strings.Contains(stderr, "choose another --dir") {
-		t.Errorf("exit code %d: %s", code, stderr)
-	}
-	if text, _ := os.ReadFile(path); string(text) != "listen: 127.0.0.1:1\n" {
-		t.Error("it was written over")
 	}
 }
 

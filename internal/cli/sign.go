@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"okta-token-broker/api"
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
+	"okta-token-broker/internal/httpapi"
 	"okta-token-broker/internal/okta"
 )
 
@@ -43,15 +43,15 @@ func newSign(opts *options) *cobra.Command {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), signed.JWT)
 				return err
 			}
-			return printJSON(cmd.OutOrStdout(), api.Signed{JWK: signed.JWK, JWT: signed.JWT, PrivateKeyChanged: signed.KeyChanged})
+			return printJSON(cmd.OutOrStdout(), httpapi.SignedAnswer(signed))
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&client, "client", "", "take client id and audience from this client of the configuration")
 	flags.StringVar(&request.ClientID, "client-id", "", "iss and sub of the assertion")
 	flags.StringVar(&request.Audience, "audience", "", "aud of the assertion, such as a token endpoint")
-	flags.StringVar(&request.Kid, "kid", "", "kid of the assertion")
-	flags.DurationVar(&request.ValidFor, "valid-for", 10*time.Minute, "how long the assertion lives, 1h at most")
+	flags.StringVar(&request.Kid, "kid", "", "kid of the assertion; a key that is made for it keeps it")
+	flags.DurationVar(&request.ValidFor, "valid-for", 10*time.Minute, "how long the assertion lives, 1s to 1h")
 	flags.StringVar(&output, "output", "json", "json or jwt")
 	return cmd
 }
@@ -67,7 +67,7 @@ func fillFromClient(request *broker.SignRequest, name string, cfg config.Config)
 			request.ClientID = client.ClientID
 		}
 		if request.Audience == "" {
-			request.Audience = okta.EndpointsOf(client.Issuer, client.TokenEndpoint).Token
+			request.Audience = okta.EndpointsOf(client.Issuer, client.TokenEndpoint).Audience(client.Issuer, client.Audience == config.AudienceIssuer)
 		}
 	}
 	if request.ClientID == "" || request.Audience == "" {

@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"okta-token-broker/api"
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
+	"okta-token-broker/internal/httpapi"
 )
 
 func newToken(opts *options) *cobra.Command {
@@ -41,12 +41,11 @@ func newToken(opts *options) *cobra.Command {
 			case "header":
 				_, err = fmt.Fprintf(out, "Authorization: %s %s\n", token.Type, token.Access.Reveal())
 			default:
-				err = printJSON(out, api.Token{
-					AccessToken: token.Access.Reveal(),
-					TokenType:   token.Type,
-					ExpiresIn:   int64(token.Left(time.Now()) / time.Second),
-					Scope:       string(token.Scopes),
-				})
+				answer, ended := httpapi.TokenAnswer(token, time.Now())
+				if ended != nil {
+					return ended
+				}
+				err = printJSON(out, answer)
 			}
 			return err
 		},

@@ -30,7 +30,7 @@ type parts struct {
 // exchangers finds the okta.Client of a token's key.
 type exchangers map[string]*okta.Client
 
-// Exchange buys the token.
+// Exchange implements tokens.Exchanger.
 func (e exchangers) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
 	return e[key.Client].Exchange(ctx, key.Scopes)
 }
@@ -155,11 +155,11 @@ func openServer(servers map[serverID]*okta.Server, client config.Client, log *sl
 
 // audiences are what POST / signs for a client.
 func audiences(client config.Client, endpoints okta.Endpoints) []string {
-	list := slices.DeleteFunc([]string{endpoints.Token, endpoints.Introspect, endpoints.Revoke}, func(url string) bool { return url == "" })
-	if client.Audience == config.AudienceIssuer {
-		list = append(list, client.Issuer)
+	list := []string{
+		endpoints.Audience(client.Issuer, client.Audience == config.AudienceIssuer),
+		endpoints.Token, endpoints.Introspect, endpoints.Revoke,
 	}
-	return list
+	return slices.DeleteFunc(list, func(url string) bool { return url == "" })
 }
 
 // commandLog is for commands that end by themselves: their results are what

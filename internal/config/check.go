@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -18,7 +19,7 @@ import (
 // from. lines gives the line of a path that the file has.
 func check(cfg Config, lines map[string]int) problems {
 	c := checker{lines: lines}
-	if cfg.Listen == "" {
+	if _, _, err := net.SplitHostPort(cfg.Listen); err != nil && !strings.HasPrefix(cfg.Listen, "unix:/") {
 		c.addf("listen", "must be host:port or unix:/path")
 	}
 	for i, host := range cfg.Hosts {

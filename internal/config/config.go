@@ -63,7 +63,8 @@ type Client struct {
 	Audience string `yaml:"audience"`
 	// ClientID is the app's client id.
 	ClientID string `yaml:"client_id"`
-	// Scopes are asked for by default, and the most that can be asked for.
+	// Scopes are asked for by default, and the most that can be asked for. Without
+	// any the server decides what a token may do.
 	Scopes []string `yaml:"scopes"`
 	// Key names the ring under keys that signs.
 	Key string `yaml:"key"`

@@ -132,6 +132,7 @@ func TestMistakes(t *testing.T) {
 		env        map[string]string
 		want       []string // each on a line of its own
 	}{
+		{name: "listen", file: "\nlisten: nonsense\n", want: []string{":2: listen: must be host:port or unix:/path"}},
 		{name: "near miss", file: "lisen: x\n", want: []string{":1: lisen: unknown name: did you mean listen?"}},
 		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are clients, hosts, keys, listen, log, signing"}},
 		{name: "nested near miss", file: "clients:\n  default:\n    isuer: x\n    client_id: c\n", want: []string{
@@ -156,6 +157,7 @@ func TestMistakes(t *testing.T) {
 		{name: "JWK for a path", file: "keys: {default: {file: '{\"d\":\"s3cr3t\"}'}}\n", want: []string{"keys.default.file: must be the path of a PEM file"}},
 		{name: "JWK in the variable", env: map[string]string{"OKTA_CLIENT_PRIVATEKEY": `{"kty":"EC","d":"s3cr3t"}`}, want: []string{"OKTA_CLIENT_PRIVATEKEY: must be a PEM"}},
 		{name: "base64 in the variable", env: map[string]string{"OKTA_CLIENT_PRIVATEKEY": "s3cr3t" + strings.Repeat("MIGHAgEAMBMGByqGSM49", 9)}, want: []string{"OKTA_CLIENT_PRIVATEKEY: must be a PEM"}},
+		{name: "hex in the variable", env: map[string]string{"OKTA_CLIENT_PRIVATEKEY": "s3cr3t0123456789abcdef0123456789abcdef"}, want: []string{"OKTA_CLIENT_PRIVATEKEY: must be a PEM"}},
 		{name: "base64 with slashes in the variable", env: map[string]string{"OKTA_CLIENT_PRIVATEKEY": "s3cr3t/" + strings.Repeat("MIGHAgEAMBM/", 9)}, want: []string{"OKTA_CLIENT_PRIVATEKEY: must be a PEM"}},
 		{name: "variable alone", env: map[string]string{"OKTA_CLIENT_ORGURL": "https://acme.okta.com"}, want: []string{"clients.default.client_id: is missing: set it here or in OKTA_CLIENT_CLIENTID"}},
 		{name: "algorithm", file: "keys: {default: {algorithm: HS256}}\n", want: []string{"keys.default.algorithm: must be one of RS256"}},

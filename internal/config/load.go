@@ -113,10 +113,10 @@ func fromEnvironment(cfg *Config, getenv func(string) string) (found problems) {
 		// A variable often carries \n where line ends belong.
 		key.PEM = secret.New(strings.ReplaceAll(private, `\n`, "\n"))
 	case private == "":
-	case plausiblePath(private) && isFolder(filepath.Dir(private)):
+	case isFile(private) || plausiblePath(private) && filepath.Ext(private) != "" && isFolder(filepath.Dir(private)):
 		key.File = private
 	default: // a key in another form, which no error may repeat
-		found.addf("OKTA_CLIENT_PRIVATEKEY", 0, "must be a PEM private key, or the path of one in a folder that exists; what it holds is not shown")
+		found.addf("OKTA_CLIENT_PRIVATEKEY", 0, "must be a PEM private key, or the path of one: a file that is there, or a new one with an extension such as .pem; what the variable holds is not shown")
 	}
 	if cfg.Keys == nil {
 		cfg.Keys = map[string]Key{}
@@ -130,6 +130,11 @@ func fromEnvironment(cfg *Config, getenv func(string) string) (found problems) {
 func plausiblePath(s string) bool {
 	return len(s) <= 1024 && len(filepath.Base(s)) <= 100 && !strings.Contains(s, "-----") &&
 		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune("{}\"", r) })
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.IsDir()
 }
 
 func isFolder(path string) bool {

@@ -39,6 +39,10 @@ func statusAndCode(class oauth.Class) (int, string) {
 
 // fail answers an error. Only an *oauth.Error has words meant for callers.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if bad, ok := errors.AsType[*requestError](err); ok {
+		writeError(w, r, bad.status, api.Error{Error: "invalid_request", Description: bad.description})
+		return
+	}
 	e, ok := errors.AsType[*oauth.Error](err)
 	switch {
 	case ok:
@@ -90,11 +94,18 @@ func describe(s string) string {
 	}, s)
 }
 
-// bodyError says why a body could not be read.
-func bodyError(w http.ResponseWriter, r *http.Request, err error) {
+// requestError is a request that HTTP itself has a status for.
+type requestError struct {
+	status      int
+	description string
+}
+
+func (e *requestError) Error() string { return e.description }
+
+// unreadable says why a body could not be read.
+func unreadable(err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		writeError(w, r, http.StatusRequestEntityTooLarge, api.Error{Error: "invalid_request", Description: "the body is over 16 KiB"})
-		return
+		return &requestError{http.StatusRequestEntityTooLarge, "the body is over 16 KiB"}
 	}
-	writeError(w, r, http.StatusBadRequest, api.Error{Error: "invalid_request", Description: "the body could not be read"})
+	return &requestError{http.StatusBadRequest, "the body could not be read"}
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -48,7 +49,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		hint := "give another one: okta-token-broker serve PORT"
+		hint := "give another one as PORT"
 		if runtime.GOOS == "darwin" && strings.HasSuffix(address, ":5000") {
 			hint += "; on macOS the AirPlay Receiver sits on port 5000"
 		}
@@ -57,7 +58,26 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", address, err)
 	}
+	// What localhost means is for the machine's hosts file to say.
+	if tcp, ok := listener.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
+		_ = listener.Close()
+		return nil, notLoopback(address)
+	}
 	return listener, nil
+}
+
+func notLoopback(address string) error {
+	return fmt.Errorf("listening on %s: refused, because other machines could reach it and no callers are configured: listen on 127.0.0.1 or on unix:/path", address)
+}
+
+// WithPort replaces the port of a listen address; a Unix socket gives way to
+// loopback.
+func WithPort(address string, port int) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || strings.HasPrefix(address, socketPrefix) {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
 func checkLoopback(address string) error {
@@ -71,7 +91,7 @@ func checkLoopback(address string) error {
 	if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("listening on %s: refused, because other machines could reach it and no callers are configured: listen on 127.0.0.1 or on unix:/path", address)
+	return notLoopback(address)
 }
 
 // listenSocket makes a socket that its owner and group can use. A socket that
@@ -127,6 +147,7 @@ func Serve(ctx context.Context, listener net.Listener, a *API) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
+		_ = server.Close()
 		return fmt.Errorf("draining %s: %w", listener.Addr(), err)
 	}
 	return nil

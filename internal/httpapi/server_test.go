@@ -3,12 +3,14 @@ package httpapi_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,6 +171,33 @@ func TestWireAbuse(t *testing.T) {
 	if got := raw(t, r.url, fits); !strings.HasPrefix(got, "HTTP/1.1 200") {
 		t.Errorf("15 KiB of headers: %.60q", got)
 	}
+}
+
+func TestSlowClients(t *testing.T) {
+	t.Parallel() // it takes ten seconds of real time
+	r := start(t, setup{})
+	tests := map[string]string{
+		"half a header": "GET /healthz HTTP/1.1\r\nHost: local",
+		"half a body":   "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
+		"nothing":       "",
+	}
+	var clients sync.WaitGroup
+	for name, request := range tests {
+		clients.Go(func() {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, request)
+			_ = conn.SetReadDeadline(time.Now().Add(13 * time.Second))
+			if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: the connection stays open", name)
+			}
+		})
+	}
+	clients.Wait()
 }
 
 func TestPanicAnswersAnIDAndNoStack(t *testing.T) {

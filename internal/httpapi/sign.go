@@ -15,18 +15,12 @@ import (
 	"okta-token-broker/internal/oauth"
 )
 
-const (
-	// Seconds: what an assertion lives by default, and what Okta takes at most.
-	defaultValidFor = 600
-	maxValidFor     = 3600
-)
-
 // sign answers POST / in the words and shapes of the Flask server that this
 // endpoint comes from.
 func (a *API) sign(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		bodyError(w, r, err)
+		a.fail(w, r, unreadable(err))
 		return
 	}
 	req, err := readSignRequest(body)
@@ -41,7 +35,12 @@ func (a *API) sign(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	noStore(w)
-	writeJSON(w, http.StatusOK, api.Signed{JWK: signed.JWK, JWT: signed.JWT, PrivateKeyChanged: signed.KeyChanged})
+	writeJSON(w, http.StatusOK, SignedAnswer(signed))
+}
+
+// SignedAnswer puts a signed assertion into its wire form.
+func SignedAnswer(signed broker.Signed) api.Signed {
+	return api.Signed{JWK: signed.JWK, JWT: signed.JWT, PrivateKeyChanged: signed.KeyChanged}
 }
 
 // readSignRequest reads the body, with the Flask server's words for what is
@@ -101,20 +100,12 @@ func field(name string, value jsontext.Value) (string, error) {
 // one: digits alone.
 func validFor(value jsontext.Value) (time.Duration, error) {
 	if absent(value) {
-		return defaultValidFor * time.Second, nil
+		return 0, nil
 	}
-	digits, negative := strings.CutPrefix(string(value), "-")
-	if strings.Trim(digits, "0123456789") != "" {
+	if strings.Trim(strings.TrimPrefix(string(value), "-"), "0123456789") != "" {
 		return 0, oauth.Fail(oauth.InvalidRequest, "valid_for must be a integer!")
 	}
-	seconds, err := strconv.ParseUint(digits, 10, 64)
-	switch {
-	case seconds == 0 && err == nil:
-		return defaultValidFor * time.Second, nil
-	case negative:
-		return 0, oauth.Fail(oauth.InvalidRequest, "valid_for must not be negative!")
-	case err != nil || seconds > maxValidFor:
-		return 0, oauth.Fail(oauth.InvalidRequest, "valid_for must not be higher than 3600 seconds (1 hour)!")
-	}
+	// Out of range it becomes the largest or the smallest number of 32 bits.
+	seconds, _ := strconv.ParseInt(string(value), 10, 32)
 	return time.Duration(seconds) * time.Second, nil
 }

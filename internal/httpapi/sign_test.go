@@ -116,6 +116,21 @@ func TestSignAnswersLikeTheFlaskServer(t *testing.T) {
 	}
 }
 
+// The two requests of the Flask server's README.
+func TestFlaskSamples(t *testing.T) {
+	r := start(t, setup{noClient: true})
+	const first = "{\n\t\"client_id\":\"{{your_client_id}}\",\n\t\"audience\":\"{{base_okta_url}}/oauth2/v1/token\"\n}"
+	const second = "{\n\t\"client_id\":\"{{your_client_id}}\",\n\t\"audience\":\"{{base_okta_url}}/oauth2/v1/token\",\n\t\"kid\": \"25c27275-6d6c-42b3-9960-414f1ffaff02\",\n\t\"valid_for\":3600\n}"
+	a := verified(t, r.send(t, "POST", "", first, "Content-Type: application/json"))
+	b := verified(t, r.send(t, "POST", "?rotate=true", second, "Content-Type: application/json"))
+	if !a.Changed || !b.Changed || a.jwk["x"] == b.jwk["x"] {
+		t.Errorf("changed: %v, %v", a.Changed, b.Changed)
+	}
+	if b.header["kid"] != "25c27275-6d6c-42b3-9960-414f1ffaff02" || b.claims["exp"].(float64)-b.claims["iat"].(float64) != 3600 || b.claims["aud"] != "{{base_okta_url}}/oauth2/v1/token" {
+		t.Errorf("header %v, claims %v", b.header, b.claims)
+	}
+}
+
 func TestSignInput(t *testing.T) {
 	r := start(t, setup{noClient: true})
 	verified(t, r.send(t, "POST", "/", good+"}")) // makes the key

@@ -36,38 +36,38 @@ func (a *API) getToken(w http.ResponseWriter, r *http.Request) {
 // postToken is a token endpoint by RFC 6749 section 4.4, so that any OAuth
 // client library can use the broker as its authorization server.
 func (a *API) postToken(w http.ResponseWriter, r *http.Request) {
-	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/x-www-form-urlencoded" {
-		writeError(w, r, http.StatusUnsupportedMediaType, api.Error{Error: "invalid_request", Description: "the body must be application/x-www-form-urlencoded"})
-		return
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		bodyError(w, r, err)
-		return
-	}
-	form, err := parameters(string(body))
-	if err == nil {
-		err = notInQuery(r.URL.Query(), form)
-	}
+	req, err := readTokenForm(r)
 	if err != nil {
 		a.fail(w, r, err)
 		return
+	}
+	a.token(w, r, req)
+}
+
+func readTokenForm(r *http.Request) (broker.TokenRequest, error) {
+	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/x-www-form-urlencoded" {
+		return broker.TokenRequest{}, &requestError{http.StatusUnsupportedMediaType, "the body must be application/x-www-form-urlencoded"}
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return broker.TokenRequest{}, unreadable(err)
+	}
+	form, err := parameters(string(body))
+	if err != nil {
+		return broker.TokenRequest{}, err
+	}
+	if err := notInQuery(r.URL.Query(), form); err != nil {
+		return broker.TokenRequest{}, err
 	}
 	switch form.Get("grant_type") {
 	case "client_credentials":
 	case "":
-		a.fail(w, r, oauth.Fail(oauth.InvalidRequest, "grant_type is missing"))
-		return
+		return broker.TokenRequest{}, oauth.Fail(oauth.InvalidRequest, "grant_type is missing")
 	default:
-		a.fail(w, r, oauth.Fail(oauth.UnsupportedGrant, "grant_type must be client_credentials"))
-		return
+		return broker.TokenRequest{}, oauth.Fail(oauth.UnsupportedGrant, "grant_type must be client_credentials")
 	}
-	client, err := clientID(r, form)
-	if err != nil {
-		a.fail(w, r, err)
-		return
-	}
-	a.token(w, r, broker.TokenRequest{Client: client, Scope: form.Get("scope")})
+	client, err := formOrBasicClientID(r, form)
+	return broker.TokenRequest{Client: client, Scope: form.Get("scope")}, err
 }
 
 // token answers with a token, as JSON or as text.
@@ -81,18 +81,33 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequ
 		a.fail(w, r, err)
 		return
 	}
+	answer, err := TokenAnswer(token, time.Now())
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
 	noStore(w)
 	if wantsText(r) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = io.WriteString(w, token.Access.Reveal()+"\n")
+		_, _ = io.WriteString(w, answer.AccessToken+"\n")
 		return
 	}
-	writeJSON(w, http.StatusOK, api.Token{
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// TokenAnswer puts a token into its wire form. It fails when the token ended in
+// the meantime: an expires_in of 0 is "for ever" to some clients.
+func TokenAnswer(token oauth.Token, now time.Time) (api.Token, error) {
+	left := token.Left(now)
+	if left == 0 {
+		return api.Token{}, &oauth.Error{Class: oauth.Unavailable, Description: "the token ended before it could be answered", RetryAfter: time.Second}
+	}
+	return api.Token{
 		AccessToken: token.Access.Reveal(),
 		TokenType:   token.Type,
-		ExpiresIn:   int64(token.Left(time.Now()) / time.Second),
+		ExpiresIn:   int64(left / time.Second),
 		Scope:       string(token.Scopes),
-	})
+	}, nil
 }
 
 // parameters reads a query or a form: each parameter once (RFC 6749 section
@@ -140,10 +155,10 @@ func notInQuery(query, form url.Values) error {
 	return nil
 }
 
-// clientID finds the client in the form or in Basic (RFC 6749 section 2.3.1,
+// formOrBasicClientID finds the client in the form or in Basic (RFC 6749 section 2.3.1,
 // which encodes both parts). While no callers are configured the secret has no
 // meaning.
-func clientID(r *http.Request, form url.Values) (string, error) {
+func formOrBasicClientID(r *http.Request, form url.Values) (string, error) {
 	inForm := form.Get("client_id")
 	encoded, _, ok := r.BasicAuth()
 	if !ok {

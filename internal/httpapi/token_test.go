@@ -282,6 +282,32 @@ func TestUnmodifiedOAuthClient(t *testing.T) {
 	}
 }
 
+// The README's Go lines.
+func TestGoSnippet(t *testing.T) {
+	r := start(t, setup{})
+	r.register(t)
+	config := clientcredentials.Config{
+		TokenURL: r.url + "/token",
+		ClientID: "default",
+	}
+	token, err := config.Token(t.Context())
+	if err != nil || token.AccessToken != r.send(t, "GET", "/token", "").json(t)["access_token"] {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestServerThatHangs(t *testing.T) {
+	t.Parallel() // it takes five seconds of real time
+	r := start(t, setup{})
+	r.register(t)
+	r.okta.SetFault(fakeokta.Fault{Delay: time.Minute})
+	begin := time.Now()
+	got := r.send(t, "GET", "/token", "")
+	if took := time.Since(begin); got.status != 504 || got.json(t)["error"] != "temporarily_unavailable" || took > 7*time.Second {
+		t.Errorf("after %v: status %d: %s", took, got.status, got.body)
+	}
+}
+
 func TestManyCallersCostOneRequest(t *testing.T) {
 	r := start(t, setup{})
 	r.register(t)
@@ -352,12 +378,13 @@ func TestLogsHoldNoSecret(t *testing.T) {
 	token := r.send(t, "GET", "/token", "").json(t)["access_token"].(string)
 	assertion := r.okta.Counters().LastAssertion
 	r.okta.RemoveKey(clientID, r.ring.Keys()[0].ID())
-	r.send(t, "GET", "/token?scope=okta.users.read", "", "Authorization: Bearer very-secret")
+	r.send(t, "POST", "/token", "grant_type=client_credentials&scope=okta.users.read&client_secret=very-secret", form)
+	r.send(t, "POST", "/token", "grant_type=client_credentials&scope=okta.users.read", form, "Authorization: Basic ZGVmYXVsdDp2ZXJ5LXNlY3JldA==")
 	logs := r.logs.String()
 	if !strings.Contains(logs, "token fetched") || !strings.Contains(logs, "fetching a token failed") {
 		t.Fatalf("the log has nothing to search: %s", logs)
 	}
-	for name, secret := range map[string]string{"access token": token, "assertion": assertion, "JWT": jwt, "PEM": "PRIVATE KEY", "a caller's credential": "very-secret"} {
+	for name, secret := range map[string]string{"access token": token, "assertion": assertion, "JWT": jwt, "PEM": "PRIVATE KEY", "a caller's secret": "very-secret", "a caller's Basic": "ZGVmYXVs"} {
 		if strings.Contains(logs, secret) {
 			t.Errorf("the log holds the %s", name)
 		}

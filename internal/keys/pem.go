@@ -16,7 +16,7 @@ const (
 	maxRing = 64 << 10
 	// maxKeys bounds the keys that one ring keeps.
 	maxKeys = 8
-	// metadataPrefix starts the line of explanatory text (RFC 7468 section 2)
+	// metadataName starts the line of explanatory text (RFC 7468 section 2)
 	// that carries what PEM cannot.
 	metadataName   = "Okta-Token-Broker"
 	metadataPrefix = metadataName + ":"

@@ -149,18 +149,6 @@ func attempt(ctx context.Context, j job) (*outcome, error) {
 	return &out, nil
 }
 
-// mountSmall puts a tmpfs of a few pages over a folder, in this process alone,
-// or says why that cannot be.
-func mountSmall(folder string) (why string) {
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return "making mounts private: " + err.Error()
-	}
-	if err := syscall.Mount("none", folder, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
-		return "mounting a tmpfs: " + err.Error()
-	}
-	return ""
-}
-
 // exhaust makes the mount refuse writes. The function it returns ends that.
 func exhaust(j job) (release func() error, err error) {
 	folder := filepath.Dir(j.Path)
@@ -173,8 +161,7 @@ func exhaust(j job) (release func() error, err error) {
 		}
 		return func() error { return os.Remove(filler) }, nil
 	case "read-only":
-		remount := func(flags uintptr) error { return syscall.Mount("none", folder, "tmpfs", syscall.MS_REMOUNT|flags, "") }
-		return func() error { return remount(0) }, remount(syscall.MS_RDONLY)
+		return func() error { return remount(folder, false) }, remount(folder, true)
 	}
 	return func() error { return nil }, nil
 }
@@ -252,7 +239,7 @@ func try(tb testing.TB, j job) outcome {
 	j.Do = "attempt"
 	cmd, out := process(tb, j)
 	if j.Mount != "" {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		cmd.SysProcAttr = ownMounts()
 	}
 	if err := cmd.Start(); err != nil {
 		if j.Mount != "" && errors.Is(err, syscall.EPERM) {

@@ -12,7 +12,7 @@ type proofs struct {
 	mu      sync.Mutex           // never held across I/O
 	worked  map[string]string    // by client: thumbprint of the key that its server took last, "" for none
 	proven  map[string]time.Time // by thumbprint
-	unsaved bool                 // a proof is not in the store yet
+	unsaved int                  // proofs that are not in the store yet
 }
 
 func newProofs() proofs {
@@ -41,7 +41,7 @@ func (r *Ring) heard(client, thumbprint string) {
 	for _, k := range r.current.Load().keys {
 		if k.thumbprint == common && !isProven(k) {
 			p.proven[common] = r.cfg.Now().Truncate(time.Second)
-			p.unsaved = true
+			p.unsaved++
 			r.cfg.Log.Info("key proven", "ring", r.cfg.Name, "kid", k.kid)
 		}
 	}
@@ -61,13 +61,18 @@ func (p *proofs) common() string {
 	return common
 }
 
-// takeUnsaved reports, once, that there is a proof to store.
-func (p *proofs) takeUnsaved() bool {
+// pending returns how many proofs are to be stored.
+func (p *proofs) pending() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	unsaved := p.unsaved
-	p.unsaved = false
-	return unsaved
+	return p.unsaved
+}
+
+// stored takes note that so many are.
+func (p *proofs) stored(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unsaved -= n
 }
 
 // overlay adds the proofs that are known in memory only.

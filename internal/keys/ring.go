@@ -44,8 +44,9 @@ type Ring struct {
 	cfg     Config
 	current atomic.Pointer[contents]
 
-	mu      sync.Mutex // held while the ring changes
-	lastErr string     // what Refresh logged last
+	mu          sync.Mutex // held while the ring changes
+	lastReadErr string     // what Refresh logged last, "" for none
+	lastSaveErr string
 
 	proofs proofs
 }
@@ -106,7 +107,7 @@ func (r *Ring) Active(ctx context.Context, kid string) (k *Key, made bool, err e
 		return k, false, nil
 	}
 	var fresh *Key
-	err = r.change(ctx, func(ring []*Key) ([]*Key, error) {
+	stored, err := r.change(ctx, func(ring []*Key) ([]*Key, error) {
 		if len(ring) > 0 {
 			return nil, nil // another request or process was first
 		}
@@ -120,7 +121,7 @@ func (r *Ring) Active(ctx context.Context, kid string) (k *Key, made bool, err e
 	if err != nil {
 		return nil, false, fmt.Errorf("making the first key of ring %s: %w", r.cfg.Name, err)
 	}
-	k = r.active()
+	k = stored[0]
 	made = fresh != nil && k.thumbprint == fresh.thumbprint
 	if made {
 		r.cfg.Log.Info("key made", "ring", r.cfg.Name, "kid", k.kid, "alg", k.Algorithm())
@@ -162,7 +163,7 @@ func (r *Ring) Rotate(ctx context.Context, kid string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rotating ring %s: %w", r.cfg.Name, err)
 	}
-	err = r.change(ctx, func(ring []*Key) ([]*Key, error) {
+	_, err = r.change(ctx, func(ring []*Key) ([]*Key, error) {
 		rotated := []*Key{fresh}
 		for _, k := range ring {
 			if k.state == Active {
@@ -204,13 +205,31 @@ func (r *Ring) Refresh(ctx context.Context) {
 	if after := r.active(); after != nil && (before == nil || before.thumbprint != after.thumbprint) {
 		r.cfg.Log.Info("key ring changed", "ring", r.cfg.Name, "active", after.kid)
 	}
-	if !r.proofs.takeUnsaved() {
+	pending := r.proofs.pending()
+	if pending == 0 {
 		return
 	}
 	// What load reads has the proofs in it; writing it back is all.
-	err := r.change(ctx, func(ring []*Key) ([]*Key, error) { return ring, nil })
-	if err != nil && !errors.Is(err, ErrReadOnly) { // which has no need to say so
-		r.cfg.Log.Warn("storing that a key is proven; it is known in memory only", "ring", r.cfg.Name, "err", err)
+	_, err := r.change(ctx, func(ring []*Key) ([]*Key, error) { return ring, nil })
+	if err == nil || errors.Is(err, ErrReadOnly) { // which keeps none
+		r.proofs.stored(pending)
+		err = nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report(&r.lastSaveErr, err, "storing that a key is proven; it is known in memory until that works", "the key is stored as proven")
+}
+
+// report logs an error when it is another than the last of its kind, and its
+// end. The caller holds mu.
+func (r *Ring) report(last *string, err error, doing, done string) {
+	switch {
+	case err == nil && *last != "":
+		r.cfg.Log.Info(done, "ring", r.cfg.Name)
+		*last = ""
+	case err != nil && err.Error() != *last:
+		r.cfg.Log.Error(doing, "ring", r.cfg.Name, "err", err)
+		*last = err.Error()
 	}
 }
 
@@ -221,16 +240,9 @@ func (r *Ring) reload(ctx context.Context) error {
 	if err == nil && len(ring) == 0 && r.active() != nil {
 		err = fmt.Errorf("key ring %v is gone", r.cfg.Store)
 	}
+	r.report(&r.lastReadErr, err, "reading the key ring again; the last good one stays in force", "the key ring can be read again")
 	if err != nil {
-		if r.lastErr != err.Error() {
-			r.lastErr = err.Error()
-			r.cfg.Log.Error("reading the key ring again; the last good one stays in force", "ring", r.cfg.Name, "err", err)
-		}
 		return err
-	}
-	if r.lastErr != "" {
-		r.lastErr = ""
-		r.cfg.Log.Info("the key ring can be read again", "ring", r.cfg.Name)
 	}
 	r.current.Store(&contents{ring, rev})
 	return nil
@@ -258,8 +270,9 @@ func (r *Ring) load(ctx context.Context) ([]*Key, string, error) {
 
 // change reads the ring, changes it and stores it, again from the start when
 // somebody else wrote in between. A ring that is gone from the store is written
-// anew from the last good one. Where to returns nil there is nothing to store.
-func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) error {
+// anew from the last good one. Where to returns nil there is nothing to store. It
+// returns the ring that is in force then.
+func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) ([]*Key, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	r.mu.Lock()
@@ -267,22 +280,22 @@ func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) erro
 	for {
 		ring, rev, err := r.load(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if rev == "" {
 			ring = r.proofs.overlay(r.current.Load().keys)
 		}
 		changed, err := to(ring)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if changed == nil {
 			r.current.Store(&contents{ring, rev})
-			return nil
+			return ring, nil
 		}
 		data, err := formatRing(changed)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if fingerprint(data) != rev {
 			err = r.cfg.Store.Save(ctx, data, rev)
@@ -291,11 +304,11 @@ func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) erro
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		// The revision is the store's to give: the next look reads it.
 		r.current.Store(&contents{keys: changed})
-		return nil
+		return changed, nil
 	}
 }
 

@@ -77,8 +77,8 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// grant is a token answer (RFC 6749 section 5.1).
-type grant struct {
+// tokenResponse is RFC 6749 section 5.1.
+type tokenResponse struct {
 	AccessToken *string        `json:"access_token"`
 	TokenType   *string        `json:"token_type"`
 	ExpiresIn   jsontext.Value `json:"expires_in"`
@@ -95,7 +95,7 @@ func (c *checker) accept(header http.Header, body []byte) ([]byte, error) {
 	if mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type")); err != nil || mediaType != "application/json" {
 		return nil, errors.New("the answer is not application/json")
 	}
-	var g grant
+	var g tokenResponse
 	// Duplicate names, invalid UTF-8 and other spellings of a name do not pass.
 	if err := json.Unmarshal(body, &g); err != nil {
 		return nil, errors.New("the answer is not a valid JSON object with the fields of RFC 6749 section 5.1")

@@ -109,18 +109,18 @@ func (c *Client) attempt(ctx context.Context, key *keys.Key, scopes oauth.Scopes
 	clock := server.correction()
 	claims := assertion.Assertion{
 		ClientID: c.cfg.ID,
-		Audience: server.endpoints.Token,
+		Audience: server.endpoints.Audience(server.issuer, c.cfg.AudienceIssuer),
 		Kid:      key.ID(),
 		IssuedAt: sent.Add(clock - backDate),
 		Expires:  sent.Add(clock + c.cfg.AssertionLifetime),
 	}
 	if c.cfg.AudienceIssuer {
-		claims.Audience, claims.Type = server.issuer, "client-authentication+jwt"
+		claims.Type = "client-authentication+jwt"
 	}
 	signed, err := assertion.Sign(ctx, key, claims)
 	if err != nil {
 		fail := &failure{kind: signing, err: err}
-		if endedContext(err) {
+		if ctx.Err() != nil {
 			fail.kind = tooSlow
 		}
 		return oauth.Token{}, fail
@@ -147,6 +147,12 @@ func (c *Client) attempt(ctx context.Context, key *keys.Key, scopes oauth.Scopes
 			fail = check.transportFailure(err)
 		}
 		fail.clockMoved = (server.correction() - clock).Abs() > leastOffset
+		if fail.row.fix == useClock && clock != 0 && !fail.clockMoved {
+			// Refused for the clock that the Date header says it has: a proxy
+			// may have written that header.
+			server.lying.Store(true)
+			fail.clockMoved = true
+		}
 		return oauth.Token{}, fail
 	}
 

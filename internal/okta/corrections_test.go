@@ -91,6 +91,36 @@ func TestClockCorrectionFollows(t *testing.T) {
 }
 
 // A server whose Date cannot make up its mind is followed once per exchange.
+// A proxy may write a Date of its own, which is not the clock that assertions are
+// checked by.
+func TestDateThatIsNotTheClock(t *testing.T) {
+	for _, ahead := range []time.Duration{-8 * time.Minute, 2 * time.Minute, 8 * time.Minute} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				lie := func() {
+					w.okta.SetFault(fakeokta.Fault{Header: http.Header{"Date": {time.Now().Add(ahead).UTC().Format(http.TimeFormat)}}})
+				}
+				lie()
+				w.works(t)
+				w.wantPosts(t, 1)
+				for range 3 { // at most one refusal in all
+					lie()
+					w.works(t)
+				}
+				if posts := w.okta.Counters().TokenRequests; posts > 5 {
+					t.Errorf("%d posts for 4 tokens", posts)
+				}
+				// The lie ends: the clock is believed again.
+				w.okta.ClearFault()
+				w.okta.SetClockOffset(-3 * time.Minute)
+				w.works(t)
+				w.works(t)
+			})
+		})
+	}
+}
+
 func TestClockIsCorrectedOnce(t *testing.T) {
 	for _, words := range []string{"The client_assertion token is expired.", ""} {
 		t.Run(words, func(t *testing.T) {

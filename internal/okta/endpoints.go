@@ -15,6 +15,15 @@ type Endpoints struct {
 	Introspect, Revoke string
 }
 
+// Audience returns what an assertion for the token endpoint is made for: the
+// endpoint itself, as Okta wants it, or the issuer, as RFC 10070 does.
+func (e Endpoints) Audience(issuer string, byIssuer bool) string {
+	if byIssuer {
+		return issuer
+	}
+	return e.Token
+}
+
 // EndpointsOf derives an issuer's endpoints the Okta way: a custom
 // authorization server (https://host/oauth2/id) has them right below the
 // issuer, the org server below /oauth2. A token endpoint given by name is for a

@@ -39,7 +39,8 @@ type failure struct {
 	description string
 	requestID   string
 	retryAfter  time.Duration
-	clockMoved  bool // the answer showed that the assertion's clock was off
+	row         row  // what the server's words mean
+	clockMoved  bool // another clock is to be tried
 	err         error
 }
 
@@ -62,11 +63,13 @@ func (f *failure) refusesClient() bool {
 // transportFailure sorts an error of net/http, whose text can quote what the
 // server sent, the echo of a request included.
 func (c *checker) transportFailure(err error) *failure {
-	fail := &failure{kind: broken, err: cleaned{c.clean(err.Error()), err}}
+	fail := &failure{kind: broken, err: errors.New(c.clean(err.Error()))}
 	var netErr net.Error
 	opErr, isOp := errors.AsType[*net.OpError](err)
 	switch {
-	case endedContext(err), errors.As(err, &netErr) && netErr.Timeout():
+	case errors.Is(err, context.Canceled):
+		fail.kind, fail.err = tooSlow, context.Canceled
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		fail.kind = tooSlow
 	case isTLS(err):
 		fail.kind = untrusted
@@ -75,21 +78,6 @@ func (c *checker) transportFailure(err error) *failure {
 	}
 	return fail
 }
-
-// endedContext reports whether a context of ours ended, by time or by hand.
-func endedContext(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-}
-
-// cleaned is an error with another text.
-type cleaned struct {
-	text string
-	err  error
-}
-
-func (c cleaned) Error() string { return c.text }
-
-func (c cleaned) Unwrap() error { return c.err }
 
 func isTLS(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -130,6 +118,7 @@ func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 	}
 	fail.code = c.identifier(fail.code)
 	fail.description = c.clean(fail.description)
+	fail.row = fail.match()
 	if resp.StatusCode == http.StatusTooManyRequests {
 		fail.retryAfter = untilReset(resp.Header)
 	}
@@ -173,7 +162,7 @@ const (
 // identifier lets an error code or a request id through if it is one.
 func (c *checker) identifier(s string) string {
 	other := func(r rune) bool { return notBase64URL(r) && r != '.' }
-	if len(s) > maxIdentifier || strings.ContainsFunc(s, other) || c.secret(s) {
+	if len(s) > maxIdentifier || strings.ContainsFunc(s, other) || c.holdsSecret(s) {
 		return ""
 	}
 	return s
@@ -183,9 +172,9 @@ func (c *checker) requestID(header http.Header) string {
 	return c.identifier(header.Get("X-Okta-Request-Id"))
 }
 
-// secret reports whether a word is, or holds, a piece of the assertion or of
+// holdsSecret reports whether a word is, or holds, a piece of the assertion or of
 // any other JWT.
-func (c *checker) secret(word string) bool {
+func (c *checker) holdsSecret(word string) bool {
 	if strings.Contains(word, "eyJ") { // {" in base64url: how a JWT begins
 		return true
 	}
@@ -206,7 +195,7 @@ func notBase64URL(r rune) bool {
 func (c *checker) clean(s string) string {
 	words := strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' })
 	for i, word := range words {
-		if c.secret(word) {
+		if c.holdsSecret(word) {
 			words[i] = "[redacted]"
 		}
 	}

@@ -48,7 +48,8 @@ type Server struct {
 	transport http.RoundTripper
 	now       func() time.Time
 	log       *slog.Logger
-	offset    atomic.Int64 // of the server's clock against ours, in nanoseconds
+	offset    atomic.Int64 // of the server's Date against our clock, in nanoseconds
+	lying     atomic.Bool  // the Date is not the clock that assertions are checked by
 }
 
 // NewServer makes a Server. It sends nothing.
@@ -98,7 +99,7 @@ func (s *Server) formClientID(id string) string {
 // is close enough or not to be believed.
 func (s *Server) correction() time.Duration {
 	offset := time.Duration(s.offset.Load())
-	if abs := offset.Abs(); abs <= leastOffset || abs > mostOffset {
+	if abs := offset.Abs(); abs <= leastOffset || abs > mostOffset || s.lying.Load() {
 		return 0
 	}
 	return offset
@@ -123,7 +124,11 @@ func (s *Server) observe(header http.Header, sent, received time.Time) {
 	ours := sent.Add(received.Sub(sent) / 2)
 	offset := date.Add(time.Second / 2).Sub(ours)
 	before := time.Duration(s.offset.Swap(int64(offset)))
-	if offset.Abs() > leastOffset && (offset-before).Abs() > leastOffset {
+	if (offset - before).Abs() <= leastOffset {
+		return
+	}
+	s.lying.Store(false)
+	if offset.Abs() > leastOffset {
 		s.log.Warn("the authorization server's clock and ours differ: synchronise this machine's clock",
 			"issuer", s.issuer, "offset", offset.Round(time.Second), "corrected", offset.Abs() <= mostOffset)
 	}

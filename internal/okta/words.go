@@ -103,7 +103,7 @@ func (done *corrections) choose(f *failure, hasOther bool) correction {
 	fix := giveUp
 	switch f.kind {
 	case refused:
-		fix = f.match().fix
+		fix = f.row.fix
 	case broken:
 		fix = retryBroken
 	}
@@ -137,8 +137,7 @@ func (f *failure) refusesKeys() bool {
 	if f.kind != refused {
 		return false
 	}
-	row := f.match()
-	return row.advice == registerAdvice || row.fix == byState && f.refusesClient()
+	return f.row.advice == registerAdvice || f.row.fix == byState && f.refusesClient()
 }
 
 // fixByState is for servers that say a bare invalid_client for every cause.
@@ -171,12 +170,11 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 	case broken:
 		e.Class, e.Description = oauth.Unavailable, "the connection to "+issuer+" broke"
 	case refused:
-		row := f.match()
-		e.Class = row.class
+		e.Class = f.row.class
 		e.Description = strings.NewReplacer(
 			"{client}", c.cfg.Name, "{ring}", c.cfg.Ring.Name(), "{kid}", fmt.Sprintf("%q", active.ID()),
 			"{issuer}", issuer, "{endpoint}", c.cfg.Server.endpoints.Token,
-		).Replace(row.advice)
+		).Replace(f.row.advice)
 	}
 	if offset := c.cfg.Server.uncorrected(); f.kind == refused && offset != 0 {
 		e.Description += fmt.Sprintf("; its clock differs from the broker's by %v, too much to correct: synchronise the broker's clock", offset)

@@ -1,0 +1,79 @@
+package cli_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestSandbox(t *testing.T) {
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		t.Run(fmt.Sprint(signal), func(t *testing.T) {
+			tmp := t.TempDir()
+			s := startServing(t, broker(t, t.TempDir(), []string{"TMPDIR=" + tmp, "OKTA_CLIENT_CLIENTID=of-a-real-org"}, "sandbox", "0"))
+			// Each line of the banner does what it says when it is pasted.
+			wants := []string{`"token_type":"Bearer"`, `"login":`, `"private_key_changed":false`}
+			lines := regexp.MustCompile(`(?m)^  (curl .*)$`).FindAllStringSubmatch(s.stdout, -1)
+			if len(lines) != len(wants) {
+				t.Fatalf("banner: %s", s.stdout)
+			}
+			for i, line := range lines {
+				out, err := exec.CommandContext(t.Context(), "sh", "-c", line[1]).Output()
+				if err != nil || !strings.Contains(string(out), wants[i]) {
+					t.Errorf("%s: %v: %s", line[1], err, out)
+				}
+			}
+
+			// The configuration that the banner shows serves other commands.
+			file := regexp.MustCompile(`Configuration: (\S+)`).FindStringSubmatch(s.stdout)[1]
+			if out, stderr, code := run(t, broker(t, t.TempDir(), nil, "token", "--config", file, "--output", "token")); code != 0 || strings.TrimSpace(out) == "" {
+				t.Errorf("token --config %s: exit code %d: %s", file, code, stderr)
+			}
+			if !strings.HasPrefix(file, tmp) {
+				t.Errorf("%s is not in the temporary folder", file)
+			}
+			if code := s.stop(t, signal); code != 0 {
+				t.Errorf("exit code %d: %s", code, s.logs)
+			}
+			if left, _ := os.ReadDir(tmp); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestSandboxKeepsItsFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "box")
+	var keys [2]string
+	for i := range keys {
+		s := startServing(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dir", dir))
+		if status, body := get(t, s.url+"/token"); status != 200 {
+			t.Errorf("status %d: %s", status, body)
+		}
+		s.stop(t, os.Interrupt)
+		keys[i], _, _ = run(t, broker(t, t.TempDir(), nil, "keys", "jwk", "--config", filepath.Join(dir, "okta-token-broker.yaml")))
+	}
+	if keys[0] != keys[1] || keys[0] == "" {
+		t.Error("the second run made another key")
+	}
+}
+
+func TestSandboxLeavesAForeignConfigurationAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "okta-token-broker.yaml")
+	if err := os.WriteFile(path, []byte("listen: 127.0.0.1:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := run(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dir", dir))
+	if code != 1 || !strings.Contains(stderr, "choose another --dir") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if text, _ := os.ReadFile(path); string(text) != "listen: 127.0.0.1:1\n" {
+		t.Error("it was written over")
+	}
+}
