@@ -130,7 +130,7 @@ func (b *Broker) token(ctx context.Context, who caller.Caller, req TokenRequest)
 // client finds a client by its name, or by a client_id that it alone has.
 func (b *Broker) client(name string) (*Client, error) {
 	if len(b.world.Clients) == 0 {
-		return nil, oauth.Fail(oauth.UnknownClient, "no client is configured: set OKTA_CLIENT_ORGURL, OKTA_CLIENT_CLIENTID and OKTA_CLIENT_SCOPES, "+
+		return nil, oauth.Fail(oauth.InvalidRequest, "no client is configured: set OKTA_CLIENT_ORGURL, OKTA_CLIENT_CLIENTID and OKTA_CLIENT_SCOPES, "+
 			"or clients.default.issuer, clients.default.client_id and clients.default.scopes in the configuration file")
 	}
 	if client := b.world.Clients[name]; client != nil {
