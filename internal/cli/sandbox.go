@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,8 +56,9 @@ key there, and prints commands to paste. Everything it writes is in one folder.`
 }
 
 func sandbox(cmd *cobra.Command, dir string, port int) (err error) {
-	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
+	// The temporary folder holds a key: closing the terminal must end it, too.
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+	defer stop()
 	listen := config.Default().Listen
 	if port >= 0 {
 		listen = httpapi.WithPort(listen, port)
@@ -107,10 +110,26 @@ func sandboxDir(dir string) (path string, remove func() error, err error) {
 	if path, err = filepath.Abs(dir); err == nil {
 		err = os.MkdirAll(path, 0o700)
 	}
+	if err == nil {
+		err = checkSandboxDir(path)
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("making the sandbox folder: %w", err)
 	}
 	return path, func() error { return nil }, nil
+}
+
+// checkSandboxDir keeps the sandbox away from a real key ring and configuration.
+func checkSandboxDir(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	old, err := os.ReadFile(filepath.Join(path, config.DefaultFile))
+	if err != nil || !strings.HasPrefix(string(old), sandboxMark) {
+		return fmt.Errorf("%s is neither empty nor a sandbox: choose another --dir", path)
+	}
+	return nil
 }
 
 // startFakeOkta serves a fake Okta with one app on a free loopback port.
@@ -139,9 +158,6 @@ func startFakeOkta(ctx context.Context) (issuer string, stop func(), okta *fakeo
 
 func writeSandboxConfig(dir, listen, issuer string) (path string, err error) {
 	path = filepath.Join(dir, config.DefaultFile)
-	if old, err := os.ReadFile(path); err == nil && !strings.HasPrefix(string(old), sandboxMark) {
-		return "", fmt.Errorf("writing the sandbox configuration: %s is not one of the sandbox: choose another --dir", path)
-	}
 	text := fmt.Sprintf(sandboxMark+`
 listen: %s
 keys:

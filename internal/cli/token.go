@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -24,16 +25,13 @@ func newToken(opts *options) *cobra.Command {
 			if err := checkOutput(output, "json", "token", "header"); err != nil {
 				return err
 			}
-			_, parts, err := opts.assemble(cmd)
+			cfg, parts, err := opts.assemble(cmd)
 			if err != nil {
 				return err
 			}
 			token, err := parts.broker.Token(cmd.Context(), commandLine(), broker.TokenRequest{Client: client, Scope: scopeFlag(scope)})
 			if err != nil {
 				return fmt.Errorf("getting a token: %w", err)
-			}
-			for _, ring := range parts.rings {
-				ring.Refresh(cmd.Context()) // stores that the key is proven
 			}
 			switch out := cmd.OutOrStdout(); output {
 			case "token":
@@ -47,6 +45,7 @@ func newToken(opts *options) *cobra.Command {
 				}
 				err = printJSON(out, answer)
 			}
+			storeProof(cmd.Context(), cfg, parts)
 			return err
 		},
 	}
@@ -54,4 +53,18 @@ func newToken(opts *options) *cobra.Command {
 	cmd.Flags().StringVar(&scope, "scope", "", "scopes, by comma or space (default: all of the client's)")
 	cmd.Flags().StringVar(&output, "output", "json", "json, token or header")
 	return cmd
+}
+
+// storeProof stores that a key is proven, for rings with one client: where there
+// are more, this process has not heard of the others.
+func storeProof(ctx context.Context, cfg config.Config, parts *parts) {
+	clients := map[string]int{}
+	for _, client := range cfg.Clients {
+		clients[client.Key]++
+	}
+	for name, ring := range parts.rings {
+		if clients[name] == 1 {
+			ring.Refresh(ctx)
+		}
+	}
 }

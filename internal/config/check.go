@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"okta-token-broker/internal/oauth"
 )
@@ -45,6 +46,11 @@ func check(cfg Config, lines map[string]int) problems {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
 		c.client("clients."+name, name, cfg.Clients[name], cfg.Keys)
 	}
+	for name, client := range cfg.Clients {
+		if _, taken := cfg.Clients[client.ClientID]; taken && client.ClientID != name {
+			c.addf("clients."+name+".client_id", "is the name of another client: requests could mean either")
+		}
+	}
 	return c.found
 }
 
@@ -76,6 +82,9 @@ func (c *checker) name(path, name string) {
 	}
 }
 
+// maxKid bounds a configured kid, in bytes: kids are short, keys are not.
+const maxKid = 128
+
 func (c *checker) key(path, name string, key Key) {
 	c.name(path, name)
 	switch {
@@ -84,6 +93,9 @@ func (c *checker) key(path, name string, key Key) {
 		c.addf(path+".file", "must not be empty")
 	case !plausiblePath(key.File):
 		c.addf(path+".file", "must be the path of a PEM file, not a key")
+	}
+	if len(key.Kid) > maxKid || strings.ContainsFunc(key.Kid, unicode.IsControl) || strings.Contains(key.Kid, "-----") {
+		c.addf(path+".kid", "must be up to %d bytes without control characters; a key does not belong there", maxKid)
 	}
 	c.oneOf(path+".algorithm", key.Algorithm, "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 }
@@ -107,6 +119,9 @@ func (c *checker) client(path, name string, client Client, keys map[string]Key) 
 	c.oneOf(path+".audience", client.Audience, AudienceEndpoint, AudienceIssuer)
 	if _, err := oauth.NewScopes(client.Scopes...); err != nil {
 		c.addf(path+".scopes", "%v", err)
+	}
+	if client.CAFile != "" && !plausiblePath(client.CAFile) {
+		c.addf(path+".ca_file", "must be the path of a PEM file")
 	}
 	if _, ok := keys[client.Key]; !ok {
 		c.addf(path+".key", "names no entry of keys")

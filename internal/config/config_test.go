@@ -133,6 +133,14 @@ func TestMistakes(t *testing.T) {
 		want       []string // each on a line of its own
 	}{
 		{name: "listen", file: "\nlisten: nonsense\n", want: []string{":2: listen: must be host:port or unix:/path"}},
+		{name: "kid with a key", file: "keys: {default: {kid: '-----BEGIN s3cr3t'}}\n", want: []string{":1: keys.default.kid: must be up to 128"}},
+		{name: "long kid", env: map[string]string{"OKTA_CLIENT_PRIVATEKEYID": "s3cr3t" + strings.Repeat("k", 128)}, want: []string{"keys.default.kid: must be up to 128"}},
+		{name: "base64 for a path", file: "keys: {default: {file: s3cr3t/" + strings.Repeat("MIGHAgEAMBM", 9) + "}}\n", want: []string{"keys.default.file: must be the path of a PEM file"}},
+		{name: "ca_file with a key", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, ca_file: '-----BEGIN s3cr3t'}}\n", want: []string{":1: clients.default.ca_file: must be the path"}},
+		{name: "flow without a space", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, secret:s3cr3t}}\n", want: []string{":1: clients.default: a name must be"}},
+		{name: "value for a name", file: "keys:\n  default:\n    ? s3cr3t" + strings.Repeat("MIGHAgEAMBM", 9) + "\n", want: []string{":3: keys.default: a name must be"}},
+		{name: "unknown anchor", file: "listen: *s3cr3t\n", want: []string{"not valid YAML"}},
+		{name: "two meanings", file: "clients:\n  a: {issuer: 'https://a.okta.com', client_id: b}\n  b: {issuer: 'https://b.okta.com', client_id: c}\n", want: []string{":2: clients.a.client_id: is the name of another client"}},
 		{name: "near miss", file: "lisen: x\n", want: []string{":1: lisen: unknown name: did you mean listen?"}},
 		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are clients, hosts, keys, listen, log, signing"}},
 		{name: "nested near miss", file: "clients:\n  default:\n    isuer: x\n    client_id: c\n", want: []string{

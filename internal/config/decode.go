@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -78,11 +79,10 @@ func decode(data []byte, cfg *Config) (problems, map[string]int) {
 	return d.problems, d.lines
 }
 
-// firstLine keeps a parser's message short. Syntax errors name positions and
-// characters, not values.
+// firstLine keeps a parser's message short, and leaves out what it quotes.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return strings.TrimPrefix(line, "yaml: ")
+	return regexp.MustCompile(`'[^']*'|"[^"]*"`).ReplaceAllString(strings.TrimPrefix(line, "yaml: "), "...")
 }
 
 func (d *decoder) value(path string, node *yaml.Node, into reflect.Value) {
@@ -187,8 +187,9 @@ func (d *decoder) entries(path string, node *yaml.Node, each func(name string, l
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
 		switch {
-		case name.Kind != yaml.ScalarNode:
-			d.addf(path, name.Line, "a name must be a string")
+		case name.Kind != yaml.ScalarNode || !regexp.MustCompile(`^[A-Za-z0-9_./-]{1,64}$`).MatchString(name.Value):
+			// It may be a value in the wrong place, and is not repeated.
+			d.addf(path, name.Line, "a name must be up to 64 letters, digits, dots, dashes and underscores, with a colon and a space behind it")
 		case seen[name.Value]:
 			d.addf(join(path, name.Value), name.Line, "stands twice")
 		default:

@@ -113,7 +113,7 @@ func fromEnvironment(cfg *Config, getenv func(string) string) (found problems) {
 		// A variable often carries \n where line ends belong.
 		key.PEM = secret.New(strings.ReplaceAll(private, `\n`, "\n"))
 	case private == "":
-	case isFile(private) || plausiblePath(private) && filepath.Ext(private) != "" && isFolder(filepath.Dir(private)):
+	case isFile(private), plausiblePath(private) && filepath.Ext(private) != "" && isFolder(filepath.Dir(private)):
 		key.File = private
 	default: // a key in another form, which no error may repeat
 		found.addf("OKTA_CLIENT_PRIVATEKEY", 0, "must be a PEM private key, or the path of one: a file that is there, or a new one with an extension such as .pem; what the variable holds is not shown")
@@ -125,11 +125,17 @@ func fromEnvironment(cfg *Config, getenv func(string) string) (found problems) {
 	return found
 }
 
-// plausiblePath tells a path from a key that somebody put where a path belongs:
-// PEM and JWK have other characters, base64 is longer than a file's name.
+// plausiblePath tells a path from a key that somebody put where a path belongs,
+// which no error may repeat: PEM and JWK have other characters, and base64 or
+// hexadecimal of some length have no extension. A file that is there is a path.
 func plausiblePath(s string) bool {
-	return len(s) <= 1024 && len(filepath.Base(s)) <= 100 && !strings.Contains(s, "-----") &&
-		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune("{}\"", r) })
+	if isFile(s) {
+		return true
+	}
+	const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
+	return len(s) <= 1024 && !strings.Contains(s, "-----") &&
+		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == '{' }) &&
+		(len(s) < 40 || strings.Trim(s, base64) != "")
 }
 
 func isFile(path string) bool {

@@ -53,7 +53,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		e = oauth.Fail(oauth.Internal, "the broker failed; its log has the reason")
 	}
 	status, code := statusAndCode(e.Class)
-	if e.Class == oauth.UnknownClient && r.Header.Get("Authorization") != "" {
+	if e.Class == oauth.UnknownClient && len(r.Header.Values("Authorization")) > 0 {
 		// RFC 6749 section 5.2.
 		status = http.StatusUnauthorized
 		w.Header().Set("WWW-Authenticate", `Basic realm="okta-token-broker"`)

@@ -32,9 +32,10 @@ func (a *API) guard(next http.Handler) http.Handler {
 		case !overSocket(r) && !a.knownHost(r.Host):
 			reason = "the Host header is neither localhost nor a loopback address nor listed under hosts in the configuration"
 		}
-		if len(r.TransferEncoding) > 0 {
-			// net/http drops a Content-Length beside it; what follows on the
-			// connection may be another's idea of this body.
+		if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) {
+			// net/http drops a Content-Length beside Transfer-Encoding, and in
+			// HTTP/1.0 that one; what follows on the connection may be another's
+			// idea of this body (RFC 9112 section 6.1).
 			w.Header().Set("Connection", "close")
 		}
 		if reason != "" {

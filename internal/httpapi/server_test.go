@@ -163,9 +163,14 @@ func TestWireAbuse(t *testing.T) {
 			}
 		})
 	}
-	doubtful := "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-	if got := raw(t, r.url, doubtful); strings.Count(got, "HTTP/1.1 ") != 1 {
-		t.Errorf("what follows a body of doubtful length is served: %q", got)
+	for _, doubtful := range []string{
+		"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"POST / HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	} {
+		got := raw(t, r.url, doubtful+"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if strings.Count(got, "HTTP/1.") != 1 {
+			t.Errorf("what follows a body of doubtful length is served: %q", got)
+		}
 	}
 	fits := "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: " + strings.Repeat("x", 15<<10) + "\r\n\r\n"
 	if got := raw(t, r.url, fits); !strings.HasPrefix(got, "HTTP/1.1 200") {

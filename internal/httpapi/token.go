@@ -56,7 +56,11 @@ func readTokenForm(r *http.Request) (broker.TokenRequest, error) {
 	if err != nil {
 		return broker.TokenRequest{}, err
 	}
-	if err := notInQuery(r.URL.Query(), form); err != nil {
+	query, err := parameters(r.URL.RawQuery)
+	if err != nil {
+		return broker.TokenRequest{}, err
+	}
+	if err := notInQuery(query, form); err != nil {
 		return broker.TokenRequest{}, err
 	}
 	switch form.Get("grant_type") {
@@ -76,12 +80,7 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequ
 		a.fail(w, r, oauth.Fail(oauth.UnknownClient, "no client has so long a name"))
 		return
 	}
-	token, err := a.broker.Token(r.Context(), who(r), req)
-	if err != nil {
-		a.fail(w, r, err)
-		return
-	}
-	answer, err := TokenAnswer(token, time.Now())
+	answer, err := a.freshToken(r, req)
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -95,12 +94,27 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequ
 	writeJSON(w, http.StatusOK, answer)
 }
 
+// freshToken asks again, once, when the token ended between the look into the
+// cache and the answer.
+func (a *API) freshToken(r *http.Request, req broker.TokenRequest) (answer api.Token, err error) {
+	for range 2 {
+		token, err := a.broker.Token(r.Context(), who(r), req)
+		if err != nil {
+			return api.Token{}, err
+		}
+		if answer, err := TokenAnswer(token, time.Now()); err == nil {
+			return answer, nil
+		}
+	}
+	return api.Token{}, errEnded()
+}
+
 // TokenAnswer puts a token into its wire form. It fails when the token ended in
 // the meantime: an expires_in of 0 is "for ever" to some clients.
 func TokenAnswer(token oauth.Token, now time.Time) (api.Token, error) {
 	left := token.Left(now)
 	if left == 0 {
-		return api.Token{}, &oauth.Error{Class: oauth.Unavailable, Description: "the token ended before it could be answered", RetryAfter: time.Second}
+		return api.Token{}, errEnded()
 	}
 	return api.Token{
 		AccessToken: token.Access.Reveal(),
@@ -108,6 +122,10 @@ func TokenAnswer(token oauth.Token, now time.Time) (api.Token, error) {
 		ExpiresIn:   int64(left / time.Second),
 		Scope:       string(token.Scopes),
 	}, nil
+}
+
+func errEnded() error {
+	return &oauth.Error{Class: oauth.Unavailable, Description: "the token ended before it could be answered", RetryAfter: time.Second}
 }
 
 // parameters reads a query or a form: each parameter once (RFC 6749 section
@@ -160,12 +178,14 @@ func notInQuery(query, form url.Values) error {
 // meaning.
 func formOrBasicClientID(r *http.Request, form url.Values) (string, error) {
 	inForm := form.Get("client_id")
-	encoded, _, ok := r.BasicAuth()
-	if !ok {
-		if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Basic") {
-			return "", oauth.Fail(oauth.UnknownClient, "the credentials of Basic cannot be read")
-		}
+	credentials := r.Header.Values("Authorization")
+	if len(credentials) == 0 {
 		return inForm, nil
+	}
+	// What cannot be read may name another client than the default one.
+	encoded, _, ok := r.BasicAuth()
+	if !ok || len(credentials) > 1 {
+		return "", oauth.Fail(oauth.UnknownClient, "Authorization must be one header with Basic credentials, or be left out")
 	}
 	inHeader, err := url.QueryUnescape(encoded)
 	if err != nil || !utf8.ValidString(inHeader) || strings.ContainsFunc(inHeader, unicode.IsControl) {

@@ -162,8 +162,14 @@ func TestTokenErrors(t *testing.T) {
 		{"grant twice", "POST", "/token", grant + "&" + grant, []string{form}, 400, "invalid_request", "twice"},
 		{"form: unknown client", "POST", "/token", grant + "&client_id=nobody", []string{form}, 400, "invalid_client", "'nobody'"},
 		{"Basic: unknown client", "POST", "/token", grant, []string{form, basic}, 401, "invalid_client", "'nobody'"},
-		{"Basic that is not base64", "POST", "/token", grant, []string{form, "Authorization: Basic !!!"}, 401, "invalid_client", "cannot be read"},
-		{"Basic without a colon", "POST", "/token", grant, []string{form, "Authorization: basic bm9wZQ=="}, 401, "invalid_client", "cannot be read"},
+		{"Basic that is not base64", "POST", "/token", grant, []string{form, "Authorization: Basic !!!"}, 401, "invalid_client", "Basic credentials"},
+		{"Basic without a colon", "POST", "/token", grant, []string{form, "Authorization: basic bm9wZQ=="}, 401, "invalid_client", "Basic credentials"},
+		{"Basic and a tab", "POST", "/token", grant, []string{form, "Authorization: Basic\tZGVmYXVsdDo="}, 401, "invalid_client", "Basic credentials"},
+		{"Basic glued", "POST", "/token", grant, []string{form, "Authorization: BasicZGVmYXVsdDo="}, 401, "invalid_client", "Basic credentials"},
+		{"two headers", "POST", "/token", grant, []string{form, "Authorization: Basic ZGVmYXVsdDo=", "Authorization: Basic ZGVmYXVsdDo="}, 401, "invalid_client", "one header"},
+		{"Bearer", "POST", "/token", grant, []string{form, "Authorization: Bearer x"}, 401, "invalid_client", "Basic credentials"},
+		{"empty header", "POST", "/token", grant, []string{form, "Authorization: "}, 401, "invalid_client", "Basic credentials"},
+		{"odd query", "POST", "/token?client_id%00=a;scope=a", grant, []string{form}, 400, "invalid_request", ""},
 		{"Basic and form differ", "POST", "/token", grant + "&client_id=default", []string{form, basic}, 400, "invalid_request", "different"},
 		{"form too large", "POST", "/token", grant + "&x=" + strings.Repeat("x", 16<<10), []string{form}, 413, "invalid_request", "16 KiB"},
 		{"no such path", "GET", "/tokens", "", nil, 404, "not_found", ""},
@@ -294,6 +300,26 @@ func TestGoSnippet(t *testing.T) {
 	if err != nil || token.AccessToken != r.send(t, "GET", "/token", "").json(t)["access_token"] {
 		t.Errorf("%v", err)
 	}
+}
+
+// An expires_in of 0 would be "for ever" to x/oauth2.
+func TestExpiresInIsNeverZero(t *testing.T) {
+	t.Parallel() // it takes five seconds of real time
+	r := start(t, setup{})
+	r.register(t)
+	r.okta.SetFault(fakeokta.Fault{Rewrite: func(answer map[string]any) { answer["expires_in"] = 2 }})
+	var callers sync.WaitGroup
+	for end, i := time.Now().Add(5*time.Second), 0; i < 16; i++ {
+		callers.Go(func() {
+			for time.Now().Before(end) && !t.Failed() {
+				got := r.send(t, "GET", "/token", "")
+				if left, _ := got.json(t)["expires_in"].(float64); got.status != 200 || left < 1 {
+					t.Errorf("status %d: %s", got.status, got.body)
+				}
+			}
+		})
+	}
+	callers.Wait()
 }
 
 func TestServerThatHangs(t *testing.T) {

@@ -206,7 +206,7 @@ func TestReadersSeeWholeRings(t *testing.T) {
 						return
 					}
 				}
-				ring.Worked("one", ring.Candidates()[0])
+				ring.Worked("one", ring.Candidates("")[0])
 				ring.Refused("one")
 			}
 		})

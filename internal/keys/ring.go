@@ -131,11 +131,15 @@ func (r *Ring) Active(ctx context.Context, kid string) (k *Key, made bool, err e
 
 // Candidates returns the keys to sign with, at most two: the active one, and
 // the one that is most likely to be known to a server that has not heard of the
-// active one yet: the newest proven key, else the oldest.
-func (r *Ring) Candidates() []*Key {
+// active one yet: the key with the thumbprint last, which it took the last time,
+// else the newest proven key, else the oldest.
+func (r *Ring) Candidates(last string) []*Key {
 	ring := r.current.Load().keys
 	if len(ring) == 0 {
 		return nil
+	}
+	if i := slices.IndexFunc(ring, func(k *Key) bool { return k.state == Retired && k.thumbprint == last }); i >= 0 {
+		return []*Key{ring[0], ring[i]}
 	}
 	if other := fallback(ring); other != nil {
 		return []*Key{ring[0], other}

@@ -22,7 +22,7 @@ func TestOpenWithoutRing(t *testing.T) {
 	if got := ring.Keys(); len(got) > 0 {
 		t.Errorf("the ring holds %q", kids(got))
 	}
-	if got := ring.Candidates(); len(got) > 0 {
+	if got := ring.Candidates(""); len(got) > 0 {
 		t.Errorf("candidates %q", kids(got))
 	}
 	if got := files(t, path); len(got) > 0 {
@@ -275,7 +275,7 @@ func TestCandidates(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.states, func(t *testing.T) {
 			ring := open(t, ringFile(t, ringText(t, tt.states)), Config{})
-			if got := kids(ring.Candidates()); !slices.Equal(got, tt.want) {
+			if got := kids(ring.Candidates("")); !slices.Equal(got, tt.want) {
 				t.Errorf("candidates %q, want %q", got, tt.want)
 			}
 		})
@@ -293,7 +293,7 @@ func TestRotationsNobodyRegistered(t *testing.T) {
 	ring.Worked("default", known)
 	for range 10 {
 		fresh := rotate(t, ring, "")
-		if got, want := kids(ring.Candidates()), []string{fresh.ID(), "known"}; !slices.Equal(got, want) {
+		if got, want := kids(ring.Candidates("")), []string{fresh.ID(), "known"}; !slices.Equal(got, want) {
 			t.Fatalf("candidates %q, want %q", got, want)
 		}
 		ring.Refresh(t.Context())

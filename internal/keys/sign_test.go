@@ -82,7 +82,7 @@ func TestSignRefused(t *testing.T) {
 // TestRetiredKeysSign: the exchange falls back to them.
 func TestRetiredKeysSign(t *testing.T) {
 	ring := open(t, ringFile(t, ringText(t, "Ar")), Config{})
-	for _, k := range ring.Candidates() {
+	for _, k := range ring.Candidates("") {
 		signed, err := k.Sign(t.Context(), map[string]any{"kid": k.ID()}, map[string]any{"iss": "me"})
 		ok(t, err)
 		verify(t, signed, k.JWK(), "ES256")

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -49,7 +50,8 @@ type ClientConfig struct {
 // Client is one application registered at a Server. It is safe for concurrent
 // use.
 type Client struct {
-	cfg ClientConfig
+	cfg  ClientConfig
+	last atomic.Value // of string: thumbprint of the key that the server took last
 }
 
 // NewClient makes a Client.
@@ -57,7 +59,7 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.AssertionLifetime == 0 {
 		cfg.AssertionLifetime = 5 * time.Minute
 	}
-	return &Client{cfg}
+	return &Client{cfg: cfg}
 }
 
 // Exchange buys an access token for the scopes. It signs with the ring's active
@@ -71,13 +73,15 @@ func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token
 	if _, _, err := ring.Active(ctx, ""); err != nil {
 		return oauth.Token{}, &oauth.Error{Class: oauth.Internal, Description: "the signing key is not available", Err: err}
 	}
-	candidates := ring.Candidates()
+	last, _ := c.last.Load().(string)
+	candidates := ring.Candidates(last)
 	active := candidates[0]
 	var done corrections
 	for posts := 1; ; posts++ {
 		key := candidates[0]
 		token, fail := c.attempt(ctx, key, scopes)
 		if fail == nil {
+			c.last.Store(key.Thumbprint())
 			ring.Worked(c.cfg.Name, key)
 			return token, nil
 		}

@@ -91,6 +91,29 @@ func TestClockCorrectionFollows(t *testing.T) {
 }
 
 // A server whose Date cannot make up its mind is followed once per exchange.
+// The key that a server took the last time is the one to fall back to, also while
+// another client of the ring needs another key, so that none is proven.
+func TestFallsBackToTheKeyThatWorkedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.works(t)
+		first := w.active()
+		w.rotate(t)
+		w.register(t)
+		second := w.works(t).Kid
+		w.ring.Worked("another", first)
+		w.rotate(t)
+		w.okta.RemoveKey(w.client.cfg.ID, first.ID())
+		before := w.okta.Counters().TokenRequests
+		if token := w.works(t); token.Kid != second {
+			t.Errorf("token of key %q, want %q", token.Kid, second)
+		}
+		if posts := w.okta.Counters().TokenRequests - before; posts != 2 {
+			t.Errorf("%d posts, want 2", posts)
+		}
+	})
+}
+
 // A proxy may write a Date of its own, which is not the clock that assertions are
 // checked by.
 func TestDateThatIsNotTheClock(t *testing.T) {

@@ -39,6 +39,8 @@ type row struct {
 
 const registerAdvice = "the authorization server does not know the public key {kid}: add the output of `okta-token-broker keys jwk --key {ring}` to the app's public keys; or, for a key that was made elsewhere, set keys.{ring}.kid to the kid it has there"
 
+const unknownClientAdvice = "the server does not know this client: check clients.{client}.client_id and clients.{client}.issuer"
+
 const refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
 
 // rows is read from the top; the first match counts. The texts are Okta's.
@@ -55,7 +57,7 @@ func rows() []row {
 		{"invalid_client", "'use'", otherKey, oauth.Refused, registerAdvice},
 		{"invalid_client", "does not have a JWKSet configured", giveUp, oauth.Refused, registerAdvice},
 		{"invalid_client", "Error retrieving the client JWKSet", giveUp, oauth.Unavailable, "the authorization server cannot read the app's jwks_uri"},
-		{"invalid_client", "Invalid value for 'client_id'", giveUp, oauth.Refused, "the server does not know this client: check clients.{client}.client_id and clients.{client}.issuer"},
+		{"invalid_client", "Invalid value for 'client_id'", giveUp, oauth.Refused, unknownClientAdvice},
 		// How Ory's servers say it.
 		{"invalid_request", "kid", otherKey, oauth.Refused, registerAdvice},
 		{"invalid_scope", "", giveUp, oauth.InvalidScope, "the authorization server does not grant these scopes: check clients.{client}.scopes"},
@@ -131,13 +133,13 @@ func (done *corrections) choose(f *failure, hasOther bool) correction {
 	return fix
 }
 
-// refusesKeys reports whether the server said that it knows none of our keys, or
-// may have meant that.
+// refusesKeys reports whether the server said that no key of ours will do for the
+// client, or may have meant that.
 func (f *failure) refusesKeys() bool {
 	if f.kind != refused {
 		return false
 	}
-	return f.row.advice == registerAdvice || f.row.fix == byState && f.refusesClient()
+	return f.row.advice == registerAdvice || f.row.advice == unknownClientAdvice || f.row.fix == byState && f.refusesClient()
 }
 
 // fixByState is for servers that say a bare invalid_client for every cause.
@@ -160,7 +162,7 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 	case signing:
 		e.Class, e.Description = oauth.Internal, "the broker could not sign an assertion"
 	case badAnswer:
-		e.Class, e.Description = oauth.BadAnswer, fmt.Sprintf("%s gave an answer that is not usable: %v", issuer, f.err)
+		e.Class, e.Description, e.Err = oauth.BadAnswer, fmt.Sprintf("%s gave an answer that is not usable: %v", issuer, f.err), nil
 	case tooSlow:
 		e.Class, e.Description = oauth.TimedOut, issuer+" did not answer in time"
 	case untrusted:
