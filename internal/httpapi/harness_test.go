@@ -197,7 +197,9 @@ func (r *running) send(t *testing.T, method, path, body string, headers ...strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer{resp.StatusCode, resp.Header, string(read)}
+	got := answer{resp.StatusCode, resp.Header, string(read)}
+	wantByContract(t, req, got)
+	return got
 }
 
 const form = "Content-Type: application/x-www-form-urlencoded"
