@@ -86,11 +86,8 @@ to. Services ask it over loopback or a Unix socket for signed client assertions
   okta-token-broker 8080             # serve on 127.0.0.1:8080`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(_ *cobra.Command, args []string) error {
-			_, err := portArgument(args)
-			return err
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return serve(cmd, opts, args) },
+		Args:          onePort,
+		RunE:          func(cmd *cobra.Command, args []string) error { return serve(cmd, opts, args) },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&opts.configFile, "config", "",
@@ -114,6 +111,12 @@ func portArgument(args []string) (int, error) {
 		return 0, usagef("one port at most")
 	}
 	return port, nil
+}
+
+// onePort is the Args of the commands that take a PORT.
+func onePort(_ *cobra.Command, args []string) error {
+	_, err := portArgument(args)
+	return err
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {

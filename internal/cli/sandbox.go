@@ -39,10 +39,7 @@ func newSandbox() *cobra.Command {
 key there, and prints commands to paste. Everything it writes is in one folder.`,
 		Example: `  okta-token-broker sandbox
   okta-token-broker sandbox 5050 --dir ./sandbox`,
-		Args: func(_ *cobra.Command, args []string) error {
-			_, err := portArgument(args)
-			return err
-		},
+		Args: onePort,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			port, err := portArgument(args)
 			if err != nil {

@@ -12,22 +12,14 @@ import (
 )
 
 func TestSandbox(t *testing.T) {
-	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(fmt.Sprint(signal), func(t *testing.T) {
 			tmp := t.TempDir()
 			s := startServing(t, broker(t, t.TempDir(), []string{"TMPDIR=" + tmp, "OKTA_CLIENT_CLIENTID=of-a-real-org"}, "sandbox", "0"))
-			// Each line of the banner does what it says when it is pasted.
-			wants := []string{`"token_type":"Bearer"`, `"login":`, `"private_key_changed":false`}
-			lines := regexp.MustCompile(`(?m)^  (curl .*)$`).FindAllStringSubmatch(s.stdout, -1)
-			if len(lines) != len(wants) {
-				t.Fatalf("banner: %s", s.stdout)
+			if status, body := get(t, s.url+"/token"); status != 200 {
+				t.Fatalf("status %d: %s", status, body)
 			}
-			for i, line := range lines {
-				out, err := exec.CommandContext(t.Context(), "sh", "-c", line[1]).Output()
-				if err != nil || !strings.Contains(string(out), wants[i]) {
-					t.Errorf("%s: %v: %s", line[1], err, out)
-				}
-			}
+			t.Run("pasting the banner's lines", func(t *testing.T) { pasteLines(t, s.stdout) })
 
 			// The configuration that the banner shows serves other commands.
 			file := regexp.MustCompile(`Configuration: (\S+)`).FindStringSubmatch(s.stdout)[1]
@@ -63,17 +55,38 @@ func TestSandboxKeepsItsFolder(t *testing.T) {
 	}
 }
 
-func TestSandboxLeavesAForeignConfigurationAlone(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "okta-token-broker.yaml")
-	if err := os.WriteFile(path, []byte("listen: 127.0.0.1:1\n"), 0o600); err != nil {
-		t.Fatal(err)
+func TestSandboxLeavesForeignFilesAlone(t *testing.T) {
+	for _, name := range []string{"okta-token-broker.yaml", "private_key.pem"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, stderr, code := run(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dir", dir))
+		if code != 1 || !strings.Contains(stderr, "choose another --dir") {
+			t.Errorf("%s: exit code %d: %s", name, code, stderr)
+		}
+		if text, _ := os.ReadFile(path); string(text) != "precious" {
+			t.Errorf("%s was written over", name)
+		}
 	}
-	_, stderr, code := run(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dir", dir))
-	if code != 1 || !strings.Contains(stderr, "choose another --dir") {
-		t.Errorf("exit code %d: %s", code, stderr)
+}
+
+// pasteLines runs each line of the banner as it stands.
+func pasteLines(t *testing.T, banner string) {
+	t.Helper()
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("the lines are for curl: ", err)
 	}
-	if text, _ := os.ReadFile(path); string(text) != "listen: 127.0.0.1:1\n" {
-		t.Error("it was written over")
+	wants := []string{`"token_type":"Bearer"`, `"login":`, `"private_key_changed":false`}
+	lines := regexp.MustCompile(`(?m)^  (curl .*)$`).FindAllStringSubmatch(banner, -1)
+	if len(lines) != len(wants) {
+		t.Fatalf("banner: %s", banner)
+	}
+	for i, line := range lines {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", line[1]).Output()
+		if err != nil || !strings.Contains(string(out), wants[i]) {
+			t.Errorf("%s: %v: %s", line[1], err, out)
+		}
 	}
 }

@@ -23,10 +23,7 @@ func newServe(opts *options) *cobra.Command {
 		Example: `  okta-token-broker serve
   okta-token-broker serve 8080
   okta-token-broker serve --config /etc/okta-token-broker.yaml`,
-		Args: func(_ *cobra.Command, args []string) error {
-			_, err := portArgument(args)
-			return err
-		},
+		Args: onePort,
 		RunE: func(cmd *cobra.Command, args []string) error { return serve(cmd, opts, args) },
 	}
 }

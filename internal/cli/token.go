@@ -33,16 +33,16 @@ func newToken(opts *options) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("getting a token: %w", err)
 			}
+			answer, err := httpapi.TokenAnswer(token, time.Now())
+			if err != nil {
+				return fmt.Errorf("getting a token: %w", err)
+			}
 			switch out := cmd.OutOrStdout(); output {
 			case "token":
-				_, err = fmt.Fprintln(out, token.Access.Reveal())
+				_, err = fmt.Fprintln(out, answer.AccessToken)
 			case "header":
-				_, err = fmt.Fprintf(out, "Authorization: %s %s\n", token.Type, token.Access.Reveal())
+				_, err = fmt.Fprintf(out, "Authorization: %s %s\n", answer.TokenType, answer.AccessToken)
 			default:
-				answer, ended := httpapi.TokenAnswer(token, time.Now())
-				if ended != nil {
-					return ended
-				}
 				err = printJSON(out, answer)
 			}
 			storeProof(cmd.Context(), cfg, parts)

@@ -44,9 +44,8 @@ func check(cfg Config, lines map[string]int) problems {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-		c.client("clients."+name, name, cfg.Clients[name], cfg.Keys)
-	}
-	for name, client := range cfg.Clients {
+		client := cfg.Clients[name]
+		c.client("clients."+name, name, client, cfg.Keys)
 		if _, taken := cfg.Clients[client.ClientID]; taken && client.ClientID != name {
 			c.addf("clients."+name+".client_id", "is the name of another client: requests could mean either")
 		}

@@ -13,8 +13,8 @@ type Config struct {
 	// Listen is the address of the API: host:port on loopback, or
 	// unix:/path/to.sock.
 	Listen string `yaml:"listen"`
-	// Hosts are names to accept in the Host header besides localhost and
-	// loopback addresses.
+	// Hosts are names to accept in the Host header, without a port, besides
+	// localhost and loopback addresses.
 	Hosts []string `yaml:"hosts"`
 	Log   Log      `yaml:"log"`
 	// Keys are the key rings by name.
@@ -37,8 +37,8 @@ type Log struct {
 type Key struct {
 	// File is the PEM file. It is made when a key is first needed.
 	File string `yaml:"file"`
-	// Kid names a key that was stored without metadata. Empty: its RFC 7638
-	// thumbprint.
+	// Kid names a key that was stored without metadata, in 128 bytes at most.
+	// Empty: its RFC 7638 thumbprint.
 	Kid string `yaml:"kid"`
 	// Algorithm is that of the keys the broker makes: RS256, RS384, RS512, ES256,
 	// ES384 or ES512.
@@ -61,7 +61,7 @@ type Client struct {
 	// Audience is what assertions are made for: endpoint (Okta), or issuer (RFC
 	// 10070).
 	Audience string `yaml:"audience"`
-	// ClientID is the app's client id.
+	// ClientID is the app's client id. It must not be the name of another client.
 	ClientID string `yaml:"client_id"`
 	// Scopes are asked for by default, and the most that can be asked for. Without
 	// any the server decides what a token may do.

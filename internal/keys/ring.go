@@ -160,8 +160,9 @@ func fallback(ring []*Key) *Key {
 
 // Rotate makes a new active key, called kid or by its thumbprint, and retires
 // the old one. The ring keeps at most 8 keys: the oldest retired one that was
-// never proven goes first, the newest proven one stays. On any error the old
-// key goes on signing.
+// never proven goes first, the newest proven one stays. On an error the old key
+// goes on signing; only where the store failed after the new ring was in place
+// does the next Refresh take that one up.
 func (r *Ring) Rotate(ctx context.Context, kid string) (*Key, error) {
 	fresh, err := r.generate(kid)
 	if err != nil {
