@@ -17,12 +17,10 @@ import (
 )
 
 // check finds what is wrong with a configuration, wherever its values came
-// from. lines gives the line of a path that the file has.
-func check(cfg Config, lines map[string]int) problems {
-	c := checker{lines: lines}
-	if _, _, err := net.SplitHostPort(cfg.Listen); err != nil && !strings.HasPrefix(cfg.Listen, "unix:/") {
-		c.addf("listen", "must be host:port or unix:/path")
-	}
+// from, as origins says.
+func check(cfg Config, origins map[string]origin) problems {
+	c := checker{origins: origins}
+	c.listeners(cfg)
 	for i, host := range cfg.Hosts {
 		if !regexp.MustCompile(`^[A-Za-z0-9.:-]+$`).MatchString(host) || strings.Count(host, ":") == 1 {
 			c.addf(fmt.Sprintf("hosts[%d]", i), "must be a host name or an address, without a port")
@@ -54,18 +52,44 @@ func check(cfg Config, lines map[string]int) problems {
 }
 
 type checker struct {
-	found problems
-	lines map[string]int
+	found   problems
+	origins map[string]origin
 }
 
-// addf gives a problem the line of its path, or that of the nearest parent.
+// addf gives a problem the origin of its path, or that of the nearest parent.
 func (c *checker) addf(path, format string, args ...any) {
-	line := 0
-	for at := path; line == 0 && at != ""; {
-		line = c.lines[at]
-		at = at[:max(strings.LastIndexByte(at, '.'), 0)]
+	var from origin
+	for at := path; from == (origin{}) && at != ""; {
+		from = c.origins[at]
+		at = at[:max(strings.LastIndexAny(at, ".["), 0)]
 	}
-	c.found.addf(path, line, format, args...)
+	c.found.addf(path, from, format, args...)
+}
+
+// later refuses a setting of which this version knows one value alone: to take
+// another and do nothing would be worse.
+func (c *checker) later(path string, isSet bool, hint string) {
+	if isSet {
+		c.addf(path, "is not supported by this version: %s", hint)
+	}
+}
+
+func (c *checker) listeners(cfg Config) {
+	taken := map[string]string{}
+	for _, listener := range []struct{ path, address string }{{"listen", cfg.Listen}, {"health_listen", cfg.HealthListen}} {
+		path, address := listener.path, listener.address
+		_, port, err := net.SplitHostPort(address)
+		switch other, isTaken := taken[address]; {
+		case address == "" && path != "listen":
+		case err != nil && !strings.HasPrefix(address, "unix:/"):
+			c.addf(path, "must be host:port or unix:/path")
+		case isTaken && port != "0":
+			c.addf(path, "is the address of %s, too", other)
+		}
+		taken[address] = path
+	}
+	c.later("admin_listen", cfg.AdminListen != "", "leave it empty")
+	c.later("jwks_listen", cfg.JWKSListen != "", "leave it empty")
 }
 
 func (c *checker) oneOf(path, value string, allowed ...string) {
@@ -96,7 +120,20 @@ func (c *checker) key(path, name string, key Key) {
 	if len(key.Kid) > maxKid || strings.ContainsFunc(key.Kid, unicode.IsControl) || strings.Contains(key.Kid, "-----") {
 		c.addf(path+".kid", "must be up to %d bytes without control characters; a key does not belong there", maxKid)
 	}
+	c.rotation(path+".rotation", key.Rotation)
 	c.oneOf(path+".algorithm", key.Algorithm, "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
+}
+
+func (c *checker) rotation(path string, r Rotation) {
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"every", r.Every}, {"publish_ahead", r.PublishAhead}, {"retire_after", r.RetireAfter}} {
+		if d.value < 0 {
+			c.addf(path+"."+d.name, "must not be negative")
+		}
+	}
+	c.later(path+".every", r.Every > 0, "rotate with `okta-token-broker keys rotate`, and set it to 0s")
 }
 
 func (c *checker) client(path, name string, client Client, keys map[string]Key) {
@@ -122,6 +159,11 @@ func (c *checker) client(path, name string, client Client, keys map[string]Key) 
 	if client.CAFile != "" && !plausiblePath(client.CAFile) {
 		c.addf(path+".ca_file", "must be the path of a PEM file")
 	}
+	c.oneOf(path+".dpop", client.DPoP, "auto", "required", "off")
+	c.later(path+".dpop", client.DPoP == "required", "in Okta turn off Proof of possession for the app, and set it to auto")
+	c.oneOf(path+".registration", client.Registration, "manual", "jwks_uri", "api")
+	c.later(path+".registration", client.Registration == "jwks_uri" || client.Registration == "api", "paste new keys into Okta, and set it to manual")
+	c.later(path+".resources", len(client.Resources) > 0, "leave it empty")
 	if _, ok := keys[client.Key]; !ok {
 		c.addf(path+".key", "names no entry of keys")
 	}
@@ -150,9 +192,14 @@ func (c *checker) issuer(path string, client Client) {
 	if client.TokenEndpoint != "" {
 		return
 	}
-	parts := strings.Split(u.Path, "/")
-	if u.Path != "" && (len(parts) != 3 || parts[1] != "oauth2" || parts[2] == "" || parts[2] == "v1") {
-		c.addf(path, "must be https://HOST or https://HOST/oauth2/ID, without a slash at the end; other servers than Okta need token_endpoint as well")
+	switch parts := strings.Split(u.Path, "/"); {
+	case u.Path == "", len(parts) == 3 && parts[1] == "oauth2" && parts[2] != "" && parts[2] != "v1":
+	case u.Path == "/oauth2/v1/token":
+		c.addf(path, "is a token endpoint: leave out /oauth2/v1/token")
+	case strings.HasSuffix(u.Path, "/v1/token"):
+		c.addf(path, "is a token endpoint: leave out /v1/token")
+	default:
+		c.addf(path, "must be https://HOST or https://HOST/oauth2/ID; other servers than Okta need token_endpoint as well")
 	}
 }
 

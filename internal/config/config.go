@@ -8,11 +8,22 @@ import (
 	"okta-token-broker/internal/secret"
 )
 
-// Config is the whole configuration. The yaml tags are the names in the file.
+// Config is the whole configuration. The yaml tags are the names in the file;
+// the comments are the reference that the README repeats.
 type Config struct {
-	// Listen is the address of the API: host:port on loopback, or
+	// Listen is where the API listens: host:port on loopback, or
 	// unix:/path/to.sock.
 	Listen string `yaml:"listen"`
+	// AdminListen is kept for a status page and metrics, which this version does
+	// not have: it must be empty.
+	AdminListen string `yaml:"admin_listen"`
+	// HealthListen is where /healthz and /readyz are served alone, for a kubelet
+	// that cannot reach loopback: host:port on any address, such as :8086, or
+	// unix:/path/to.sock. Empty: on the API's listener alone.
+	HealthListen string `yaml:"health_listen"`
+	// JWKSListen is kept for serving public keys to Okta, which this version does
+	// not do: it must be empty.
+	JWKSListen string `yaml:"jwks_listen"`
 	// Hosts are names to accept in the Host header, without a port, besides
 	// localhost and loopback addresses.
 	Hosts []string `yaml:"hosts"`
@@ -46,15 +57,29 @@ type Key struct {
 	// ReadOnly is for a file that something else keeps, such as a Kubernetes
 	// Secret: links are followed, root may own it, the group may read it, and the
 	// broker never writes it.
-	ReadOnly bool `yaml:"read_only"`
+	ReadOnly bool     `yaml:"read_only"`
+	Rotation Rotation `yaml:"rotation"`
 	// PEM is a key that came in OKTA_CLIENT_PRIVATEKEY, instead of File.
 	PEM secret.Text `yaml:"-"`
+}
+
+// Rotation is the schedule of a ring.
+type Rotation struct {
+	// Every is the time between two rotations. This version rotates on demand
+	// alone: it must be 0s.
+	Every time.Duration `yaml:"every"`
+	// PublishAhead is how long a new key is published before it signs, in a rotation
+	// by schedule.
+	PublishAhead time.Duration `yaml:"publish_ahead"`
+	// RetireAfter is how long an old key is kept once its successor is proven, in a
+	// rotation by schedule.
+	RetireAfter time.Duration `yaml:"retire_after"`
 }
 
 // Client is an app at an authorization server.
 type Client struct {
 	// Issuer is https://acme.okta.com for the org authorization server, or
-	// https://acme.okta.com/oauth2/ID for a custom one.
+	// https://acme.okta.com/oauth2/ID for a custom one. http is for loopback alone.
 	Issuer string `yaml:"issuer"`
 	// TokenEndpoint is only for servers that are not Okta.
 	TokenEndpoint string `yaml:"token_endpoint"`
@@ -68,9 +93,21 @@ type Client struct {
 	Scopes []string `yaml:"scopes"`
 	// Key names the ring under keys that signs.
 	Key string `yaml:"key"`
+	// DPoP is auto, required or off. This version makes no proofs: auto and off
+	// both mean Bearer tokens, and required is refused.
+	DPoP string `yaml:"dpop"`
 	// AssertionLifetime is how long the assertions live that the broker itself
 	// sends: 1m to 59m.
 	AssertionLifetime time.Duration `yaml:"assertion_lifetime"`
+	// Prefetch gets the token with the client's own scopes when the broker starts,
+	// so that the first caller finds it.
+	Prefetch bool `yaml:"prefetch"`
+	// Registration is how Okta learns of a new key: manual, jwks_uri or api. This
+	// version knows manual alone: somebody pastes it.
+	Registration string `yaml:"registration"`
+	// Resources are base URLs by name, for calls made for the caller. This version
+	// makes none: it must be empty.
+	Resources map[string]string `yaml:"resources"`
 	// CAFile is a PEM file of certificates that verify the server, instead of
 	// the system's.
 	CAFile string `yaml:"ca_file"`
@@ -78,8 +115,8 @@ type Client struct {
 
 // Signing says what POST / signs.
 type Signing struct {
-	// Allow is clients (configured client ids, for their own endpoints) or any.
-	// Empty: any while no client is configured, else clients.
+	// Allow is clients (configured client ids, for their own endpoints, whatever
+	// their scopes) or any. Empty: any while no client is configured, else clients.
 	Allow string `yaml:"allow"`
 }
 
@@ -105,11 +142,22 @@ func Default() Config {
 }
 
 func defaultKey() Key {
-	return Key{File: "private_key.pem", Algorithm: "RS256"}
+	return Key{
+		File:      "private_key.pem",
+		Algorithm: "RS256",
+		Rotation:  Rotation{PublishAhead: 24 * time.Hour, RetireAfter: 24 * time.Hour},
+	}
 }
 
 func defaultClient() Client {
-	return Client{Audience: AudienceEndpoint, Key: DefaultKey, AssertionLifetime: 5 * time.Minute}
+	return Client{
+		Audience:          AudienceEndpoint,
+		Key:               DefaultKey,
+		DPoP:              "auto",
+		AssertionLifetime: 5 * time.Minute,
+		Prefetch:          true,
+		Registration:      "manual",
+	}
 }
 
 // SignAny reports whether POST / signs for client ids that are not configured.

@@ -13,18 +13,25 @@ import (
 )
 
 // load reads a file with this text and these variables.
-func load(t *testing.T, text string, env map[string]string) (Config, error) {
+func load(t *testing.T, text string, env map[string]string) (*Loaded, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "broker.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return Load(Source{File: path, Getenv: func(name string) string { return env[name] }})
+	var environ []string
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	return Load(Source{File: path, Environ: environ})
 }
 
 func TestEverySetting(t *testing.T) {
 	got, err := load(t, `
 listen: unix:/run/broker.sock
+admin_listen: ""
+health_listen: ":8086"
+jwks_listen: ""
 hosts: [broker.internal, other]
 log: {level: debug, format: json}
 keys:
@@ -33,6 +40,7 @@ keys:
     kid: abc
     algorithm: ES256
     read_only: true
+    rotation: {every: 0s, publish_ahead: 1h, retire_after: 2h}
 clients:
   default:
     issuer: https://acme.okta.com
@@ -44,86 +52,46 @@ clients:
     audience: issuer
     client_id: 12345
     key: corp
+    dpop: off
     assertion_lifetime: 90s
+    prefetch: false
+    registration: manual
+    resources: {}
     ca_file: /etc/ca.pem
 signing: {allow: any}
 `, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ring := defaultKey()
+	ring.File, ring.Kid, ring.Algorithm, ring.ReadOnly = "/keys/corp.pem", "abc", "ES256", true
+	ring.Rotation = Rotation{PublishAhead: time.Hour, RetireAfter: 2 * time.Hour}
 	want := Config{
-		Listen: "unix:/run/broker.sock",
-		Hosts:  []string{"broker.internal", "other"},
-		Log:    Log{Level: "debug", Format: "json"},
-		Keys: map[string]Key{
-			"default": {File: "private_key.pem", Algorithm: "RS256"},
-			"corp":    {File: "/keys/corp.pem", Kid: "abc", Algorithm: "ES256", ReadOnly: true},
-		},
+		Listen:       "unix:/run/broker.sock",
+		HealthListen: ":8086",
+		Hosts:        []string{"broker.internal", "other"},
+		Log:          Log{Level: "debug", Format: "json"},
+		Keys:         map[string]Key{"default": defaultKey(), "corp": ring},
 		Clients: map[string]Client{
 			"default": {
 				Issuer: "https://acme.okta.com", Audience: "endpoint", ClientID: "0oa1", Key: "default",
-				Scopes: []string{"okta.users.read", "okta.groups.read"}, AssertionLifetime: 5 * time.Minute,
+				Scopes: []string{"okta.users.read", "okta.groups.read"}, DPoP: "auto", AssertionLifetime: 5 * time.Minute,
+				Prefetch: true, Registration: "manual",
 			},
 			"other": {
 				Issuer: "https://auth.example.com/realms/x", TokenEndpoint: "https://auth.example.com/realms/x/token", Audience: "issuer",
-				ClientID: "12345", Key: "corp", AssertionLifetime: 90 * time.Second, CAFile: "/etc/ca.pem",
+				ClientID: "12345", Key: "corp", DPoP: "off", AssertionLifetime: 90 * time.Second,
+				Registration: "manual", Resources: map[string]string{}, CAFile: "/etc/ca.pem",
 			},
 		},
 		Signing: Signing{Allow: "any"},
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(sameSecret)); diff != "" {
+	if diff := cmp.Diff(want, got.Config, cmp.Comparer(sameSecret)); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func sameSecret(a, b secret.Text) bool { return a.Reveal() == b.Reveal() }
-
-func TestEnvironment(t *testing.T) {
-	const file = `
-clients:
-  default: {issuer: "https://file.okta.com", client_id: fromfile, scopes: [a]}
-`
-	pem := "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"
-	tests := []struct {
-		name, file string
-		env        map[string]string
-		client     Client
-		key        Key
-	}{
-		{
-			name:   "one client from the environment",
-			env:    map[string]string{"OKTA_CLIENT_ORGURL": "https://acme.okta.com/", "OKTA_CLIENT_CLIENTID": "0oa1", "OKTA_CLIENT_SCOPES": "b,a c"},
-			client: Client{Issuer: "https://acme.okta.com", Audience: "endpoint", ClientID: "0oa1", Key: "default", Scopes: []string{"b", "a", "c"}, AssertionLifetime: 5 * time.Minute},
-			key:    Key{File: "private_key.pem", Algorithm: "RS256"},
-		},
-		{
-			name: "the environment wins over the file", file: file,
-			env:    map[string]string{"OKTA_CLIENT_CLIENTID": "fromenv", "OKTA_CLIENT_PRIVATEKEY": "/tmp/k.pem", "OKTA_CLIENT_PRIVATEKEYID": "kid1"},
-			client: Client{Issuer: "https://file.okta.com", Audience: "endpoint", ClientID: "fromenv", Key: "default", Scopes: []string{"a"}, AssertionLifetime: 5 * time.Minute},
-			key:    Key{File: "/tmp/k.pem", Kid: "kid1", Algorithm: "RS256"},
-		},
-		{
-			name: "a key in the environment", file: file,
-			env:    map[string]string{"OKTA_CLIENT_PRIVATEKEY": strings.ReplaceAll(pem, "\n", `\n`)},
-			client: Client{Issuer: "https://file.okta.com", Audience: "endpoint", ClientID: "fromfile", Key: "default", Scopes: []string{"a"}, AssertionLifetime: 5 * time.Minute},
-			key:    Key{File: "private_key.pem", Algorithm: "RS256", PEM: secret.New(pem)},
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := load(t, tt.file, tt.env)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.client, got.Clients["default"]); diff != "" {
-				t.Error(diff)
-			}
-			if diff := cmp.Diff(tt.key, got.Keys["default"], cmp.Comparer(sameSecret)); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
 
 func TestMistakes(t *testing.T) {
 	const client = "clients: {default: {issuer: 'https://acme.okta.com', client_id: c}}\n"
@@ -142,7 +110,7 @@ func TestMistakes(t *testing.T) {
 		{name: "unknown anchor", file: "listen: *s3cr3t\n", want: []string{"not valid YAML"}},
 		{name: "two meanings", file: "clients:\n  a: {issuer: 'https://a.okta.com', client_id: b}\n  b: {issuer: 'https://b.okta.com', client_id: c}\n", want: []string{":2: clients.a.client_id: is the name of another client"}},
 		{name: "near miss", file: "lisen: x\n", want: []string{":1: lisen: unknown name: did you mean listen?"}},
-		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are clients, hosts, keys, listen, log, signing"}},
+		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are admin_listen, clients, health_listen, hosts, jwks_listen, keys, listen, log, signing"}},
 		{name: "nested near miss", file: "clients:\n  default:\n    isuer: x\n    client_id: c\n", want: []string{
 			":3: clients.default.isuer: unknown name: did you mean issuer?", ":2: clients.default.issuer: is missing"}},
 		{name: "duplicate", file: "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n", want: []string{":2: listen: stands twice"}},
@@ -175,6 +143,17 @@ func TestMistakes(t *testing.T) {
 		{name: "client_id", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: 'a b'}}\n", want: []string{"client_id: must be up to 255"}},
 		{name: "ring", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, key: other}}\n", want: []string{"clients.default.key: names no entry of keys"}},
 		{name: "scope", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, scopes: ['a b']}}\n", want: []string{"clients.default.scopes: a scope has a character"}},
+		{name: "health_listen", file: "health_listen: nonsense\n", want: []string{":1: health_listen: must be host:port or unix:/path"}},
+		{name: "one address twice", file: "listen: 127.0.0.1:1\nhealth_listen: 127.0.0.1:1\n", want: []string{":2: health_listen: is the address of listen, too"}},
+		{name: "listeners of later", file: "admin_listen: 127.0.0.1:1\njwks_listen: :2\n", want: []string{
+			":1: admin_listen: is not supported by this version", ":2: jwks_listen: is not supported by this version"}},
+		{name: "rotation", file: "keys: {default: {rotation: {every: 24h, publish_ahead: -1s, retire_after: soon}}}\n", want: []string{
+			":1: keys.default.rotation.every: is not supported by this version: rotate with `okta-token-broker keys rotate`",
+			":1: keys.default.rotation.publish_ahead: must not be negative", ":1: keys.default.rotation.retire_after: must be a duration"}},
+		{name: "dpop", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, dpop: required}}\n", want: []string{":1: clients.default.dpop: is not supported by this version"}},
+		{name: "dpop, misspelt", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, dpop: 'no'}}\n", want: []string{":1: clients.default.dpop: must be one of auto, required, off"}},
+		{name: "registration", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, registration: api}}\n", want: []string{":1: clients.default.registration: is not supported by this version: paste new keys"}},
+		{name: "resources", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, resources: {users: 'https://users.acme.com'}}}\n", want: []string{":1: clients.default.resources: is not supported by this version"}},
 		{name: "audience", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, audience: both}}\n", want: []string{"clients.default.audience: must be one of endpoint, issuer"}},
 	}
 	for _, tt := range tests {
@@ -222,11 +201,14 @@ func TestIssuers(t *testing.T) {
 		{issuer: "https://acme.okta.com#x", bad: "must not have a user, a query"},
 		{issuer: "https://acme-admin.okta.com", bad: "leave out -admin"},
 		{issuer: "https://ACME-admin.oktapreview.com", bad: "leave out -admin"},
-		{issuer: "https://acme.okta.com/", bad: "without a slash at the end"},
-		{issuer: "https://acme.okta.com/oauth2/default/", bad: "without a slash at the end"},
 		{issuer: "https://acme.okta.com/oauth2", bad: "must be https://HOST"},
 		{issuer: "https://acme.okta.com/oauth2/v1", bad: "must be https://HOST"},
-		{issuer: "https://acme.okta.com/oauth2/default/v1/token", bad: "must be https://HOST"},
+		{issuer: "https://acme.okta.com/oauth2/default/v1/token", bad: "is a token endpoint: leave out /v1/token"},
+		{issuer: "https://acme.okta.com/oauth2/v1/token", bad: "is a token endpoint: leave out /oauth2/v1/token"},
+		{issuer: "https://acme.okta.com//", bad: ""},
+		{issuer: "https://acme.okta.com/oauth2/default/.well-known/openid-configuration", bad: "must be https://HOST"},
+		{issuer: "https://acme.okta.com/oauth2//v1/token", bad: "leave out"},
+		{issuer: "https://acme.okta.com/v1/token", bad: "is a token endpoint: leave out /v1/token"},
 		{issuer: "https://host/realms/x", bad: "other servers than Okta need token_endpoint"},
 		{issuer: "https://host", endpoint: "http://host/token", bad: "token_endpoint: must begin with https://"},
 		{issuer: "https://host", endpoint: "token", bad: "token_endpoint: must be a URL"},
@@ -253,12 +235,7 @@ func TestWhichFile(t *testing.T) {
 	}
 	level := func(file, variable string) string {
 		t.Helper()
-		cfg, err := Load(Source{File: file, Getenv: func(name string) string {
-			if name == FileVariable {
-				return variable
-			}
-			return ""
-		}})
+		cfg, err := Load(Source{File: file, Environ: []string{FileVariable + "=" + variable}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +256,7 @@ func TestWhichFile(t *testing.T) {
 	if got := level("flag.yaml", "variable.yaml"); got != "debug" {
 		t.Errorf("flag: %s", got)
 	}
-	if _, err := Load(Source{File: "nowhere.yaml", Getenv: func(string) string { return "" }}); err == nil {
+	if _, err := Load(Source{File: "nowhere.yaml"}); err == nil {
 		t.Error("a named file that is not there passes")
 	}
 }
@@ -311,7 +288,7 @@ func TestExamples(t *testing.T) {
 		t.Fatalf("no example: %v", err)
 	}
 	for _, file := range files {
-		cfg, err := Load(Source{File: file, Getenv: func(string) string { return "" }})
+		cfg, err := Load(Source{File: file})
 		if err != nil {
 			t.Errorf("%s: %v", file, err)
 		}

@@ -2,7 +2,6 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -16,67 +15,44 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// problem is one thing that is wrong. Its text holds no value that somebody
-// configured, except names of keys.
-type problem struct {
-	path string // as in clients.default.issuer
-	line int    // in the file, 0 when it is not there
-	text string
-}
-
-type problems []problem
-
-func (p *problems) addf(path string, line int, format string, args ...any) {
-	*p = append(*p, problem{path, line, fmt.Sprintf(format, args...)})
-}
-
-// err puts all problems into one error, a line each.
-func (p problems) err(file string) error {
-	var lines []string
-	slices.SortStableFunc(p, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
-	for _, problem := range p {
-		var where string
-		if problem.line > 0 {
-			where = fmt.Sprintf("%s:%d: ", file, problem.line)
-		} else if problem.path == "" {
-			where = file + ": "
-		}
-		if problem.path != "" {
-			where += problem.path + ": "
-		}
-		lines = append(lines, where+problem.text)
-	}
-	return errors.New("the configuration is wrong:\n  " + strings.Join(lines, "\n  "))
-}
-
 // decoder fills structs from YAML nodes by their yaml tags. The library's own
 // decoding stops early, passes duplicate keys in places and repeats wrong
 // values in its errors.
 type decoder struct {
 	problems
-	lines map[string]int // by path
+	origins  map[string]origin // by path
+	variable string            // that is being read; empty: the file is
 }
 
-// decode reads the file into cfg, on top of what is there.
-func decode(data []byte, cfg *Config) (problems, map[string]int) {
-	d := decoder{lines: map[string]int{}}
+// file reads the file into cfg, on top of what is there.
+func (d *decoder) file(data []byte, cfg *Config) {
 	in := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
 	err := in.Decode(&document)
 	if errors.Is(err, io.EOF) {
-		return nil, nil // an empty file
+		return // it is empty
 	}
 	if err != nil {
-		d.addf("", 0, "it is not valid YAML: %s", firstLine(err))
-		return d.problems, d.lines
+		d.problems.addf("", origin{}, "it is not valid YAML: %s", firstLine(err))
+		return
 	}
 	if err := in.Decode(&second); !errors.Is(err, io.EOF) {
-		d.addf("", second.Line, "there is a second YAML document")
+		d.addf("", &second, "there is a second YAML document")
 	}
 	if len(document.Content) == 1 {
 		d.value("", document.Content[0], reflect.ValueOf(cfg).Elem())
 	}
-	return d.problems, d.lines
+}
+
+func (d *decoder) origin(node *yaml.Node) origin {
+	if d.variable != "" {
+		return origin{variable: d.variable}
+	}
+	return origin{line: node.Line}
+}
+
+func (d *decoder) addf(path string, node *yaml.Node, format string, args ...any) {
+	d.problems.addf(path, d.origin(node), format, args...)
 }
 
 // firstLine keeps a parser's message short, and leaves out what it quotes.
@@ -87,7 +63,11 @@ func firstLine(err error) string {
 
 func (d *decoder) value(path string, node *yaml.Node, into reflect.Value) {
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
+		delete(d.origins, path)
 		return // a name with nothing behind it keeps its default
+	}
+	if _, named := d.origins[path]; !named || d.variable != "" {
+		d.origins[path] = d.origin(node)
 	}
 	if duration, ok := into.Addr().Interface().(*time.Duration); ok {
 		d.duration(path, node, duration)
@@ -107,7 +87,7 @@ func (d *decoder) value(path string, node *yaml.Node, into reflect.Value) {
 		}
 	case reflect.Bool:
 		if node.Kind != yaml.ScalarNode || node.ShortTag() != "!!bool" {
-			d.addf(path, node.Line, "must be true or false")
+			d.addf(path, node, "must be true or false")
 			return
 		}
 		into.SetBool(strings.EqualFold(node.Value, "true"))
@@ -118,7 +98,7 @@ func (d *decoder) value(path string, node *yaml.Node, into reflect.Value) {
 
 func (d *decoder) is(path string, node *yaml.Node, kind yaml.Kind, what string) bool {
 	if node.Kind != kind {
-		d.addf(path, node.Line, "must be %s", what)
+		d.addf(path, node, "must be %s", what)
 	}
 	return node.Kind == kind
 }
@@ -126,7 +106,7 @@ func (d *decoder) is(path string, node *yaml.Node, kind yaml.Kind, what string) 
 func (d *decoder) duration(path string, node *yaml.Node, into *time.Duration) {
 	parsed, err := time.ParseDuration(node.Value)
 	if node.Kind != yaml.ScalarNode || err != nil {
-		d.addf(path, node.Line, "must be a duration, such as 90s, 5m or 24h")
+		d.addf(path, node, "must be a duration, such as 90s, 5m or 24h")
 		return
 	}
 	*into = parsed
@@ -150,22 +130,22 @@ func (d *decoder) structure(path string, node *yaml.Node, into reflect.Value) {
 			fields[name] = into.Field(i)
 		}
 	}
-	d.entries(path, node, func(name string, line int, value *yaml.Node) {
-		field, ok := fields[name]
-		if !ok {
-			d.addf(join(path, name), line, "unknown name%s", suggestion(name, slices.Sorted(maps.Keys(fields))))
+	d.entries(path, node, func(name, value *yaml.Node) {
+		path := join(path, name.Value)
+		if field, ok := fields[name.Value]; ok {
+			d.value(path, value, field)
 			return
 		}
-		d.value(join(path, name), value, field)
+		d.addf(path, name, "unknown name%s", suggestion(name.Value, slices.Sorted(maps.Keys(fields))))
 	})
 }
 
-// mapping reads a map of named structs. An entry starts from its defaults.
+// mapping reads a map by names of the user's. An entry starts from its defaults.
 func (d *decoder) mapping(path string, node *yaml.Node, into reflect.Value) {
 	if into.IsNil() {
 		into.Set(reflect.MakeMap(into.Type()))
 	}
-	d.entries(path, node, func(name string, _ int, value *yaml.Node) {
+	d.entries(path, node, func(name, value *yaml.Node) {
 		entry := reflect.New(into.Type().Elem()).Elem()
 		switch start := entry.Addr().Interface().(type) {
 		case *Key:
@@ -173,13 +153,13 @@ func (d *decoder) mapping(path string, node *yaml.Node, into reflect.Value) {
 		case *Client:
 			*start = defaultClient()
 		}
-		d.value(join(path, name), value, entry)
-		into.SetMapIndex(reflect.ValueOf(name), entry)
+		d.value(join(path, name.Value), value, entry)
+		into.SetMapIndex(reflect.ValueOf(name.Value), entry)
 	})
 }
 
 // entries walks a mapping node.
-func (d *decoder) entries(path string, node *yaml.Node, each func(name string, line int, value *yaml.Node)) {
+func (d *decoder) entries(path string, node *yaml.Node, each func(name, value *yaml.Node)) {
 	if !d.is(path, node, yaml.MappingNode, "a mapping of names to values") {
 		return
 	}
@@ -189,13 +169,13 @@ func (d *decoder) entries(path string, node *yaml.Node, each func(name string, l
 		switch {
 		case name.Kind != yaml.ScalarNode || !regexp.MustCompile(`^[A-Za-z0-9_./-]{1,64}$`).MatchString(name.Value):
 			// It may be a value in the wrong place, and is not repeated.
-			d.addf(path, name.Line, "a name must be up to 64 letters, digits, dots, dashes and underscores, with a colon and a space behind it")
+			d.addf(path, name, "a name must be up to 64 letters, digits, dots, dashes and underscores, with a colon and a space behind it")
 		case seen[name.Value]:
-			d.addf(join(path, name.Value), name.Line, "stands twice")
+			d.addf(join(path, name.Value), name, "stands twice")
 		default:
 			seen[name.Value] = true
-			d.lines[join(path, name.Value)] = name.Line
-			each(name.Value, name.Line, value)
+			d.origins[join(path, name.Value)] = d.origin(name)
+			each(name, value)
 		}
 	}
 }
@@ -205,39 +185,4 @@ func join(path, name string) string {
 		return name
 	}
 	return path + "." + name
-}
-
-// suggestion names the known name that a mistyped one is closest to.
-func suggestion(name string, known []string) string {
-	best, least := "", 3 // more than two edits is another word
-	for _, candidate := range known {
-		if edits := distance(name, candidate); edits < least {
-			best, least = candidate, edits
-		}
-	}
-	if best == "" {
-		return ": known are " + strings.Join(known, ", ")
-	}
-	return ": did you mean " + best + "?"
-}
-
-// distance is the Levenshtein distance in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

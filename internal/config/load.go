@@ -4,17 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
-	"unicode"
-
-	"okta-token-broker/internal/secret"
 )
 
 const (
 	// FileVariable names the file where --config does not.
-	FileVariable = "OKTA_TOKEN_BROKER_CONFIG"
+	FileVariable = Prefix + "CONFIG"
 	// DefaultFile is read where nothing names a file and it is there.
 	DefaultFile = "okta-token-broker.yaml"
 	// maxFile bounds the file, in bytes.
@@ -26,32 +23,64 @@ type Source struct {
 	// File is the path that the command line gives. Empty: FileVariable, else
 	// DefaultFile if there, else no file.
 	File string
-	// Getenv looks up an environment variable.
-	Getenv func(string) string
+	// Environ is the environment, as os.Environ returns it.
+	Environ []string
+}
+
+// Loaded is a configuration and where it came from.
+type Loaded struct {
+	Config
+	// File is the file that was read. Empty: none.
+	File string
+	// Warnings are about what was ignored, a sentence each.
+	Warnings []string
+
+	origins map[string]origin
 }
 
 // Load reads and checks the configuration. The error lists everything that is
 // wrong, a line each, and never the value of a secret.
-func Load(src Source) (Config, error) {
-	cfg := Default()
-	path, data, err := src.read()
+func Load(src Source) (*Loaded, error) {
+	env := environment(src.Environ)
+	file, data, err := src.read(env)
 	if err != nil {
-		return Config{}, err
+		return nil, err
 	}
-	found, lines := decode(data, &cfg)
-	found = append(found, fromEnvironment(&cfg, src.Getenv)...)
-	found = append(found, check(cfg, lines)...)
-	if len(found) > 0 {
-		return Config{}, found.err(path)
+	cfg := Default()
+	d := &decoder{origins: map[string]origin{}}
+	d.file(data, &cfg)
+	d.ownVariables(env, &cfg)
+	d.oktaVariables(env, &cfg)
+	for name, client := range cfg.Clients {
+		client.Issuer = normalIssuer(client)
+		cfg.Clients[name] = client
 	}
-	return cfg, nil
+	if found := append(d.problems, check(cfg, d.origins)...); len(found) > 0 {
+		return nil, found.err(file)
+	}
+	return &Loaded{Config: cfg, File: file, Warnings: env.unknown(), origins: d.origins}, nil
+}
+
+// normalIssuer writes the issuer of an Okta server as Okta does, since endpoints
+// and audiences are derived from it and compared byte by byte. Other servers'
+// issuers stay as they are.
+func normalIssuer(client Client) string {
+	u, err := url.Parse(strings.TrimRight(client.Issuer, "/"))
+	if err != nil || client.TokenEndpoint != "" {
+		return client.Issuer
+	}
+	u.Host = strings.ToLower(u.Host)
+	if u.Scheme == "https" {
+		u.Host = strings.TrimSuffix(u.Host, ":443")
+	}
+	return u.String()
 }
 
 // read finds the file, if there is one.
-func (src Source) read() (path string, data []byte, err error) {
+func (src Source) read(env environment) (path string, data []byte, err error) {
 	path = src.File
 	if path == "" {
-		path = src.Getenv(FileVariable)
+		path = env.get(FileVariable)
 	}
 	named := path != ""
 	if !named {
@@ -71,79 +100,4 @@ func (src Source) read() (path string, data []byte, err error) {
 		return "", nil, fmt.Errorf("reading the configuration: %w", err)
 	}
 	return path, data, nil
-}
-
-// fromEnvironment fills client and key default from the variables of Okta's
-// SDKs.
-func fromEnvironment(cfg *Config, getenv func(string) string) (found problems) {
-	orgURL, clientID, scopes := getenv("OKTA_CLIENT_ORGURL"), getenv("OKTA_CLIENT_CLIENTID"), getenv("OKTA_CLIENT_SCOPES")
-	if orgURL != "" || clientID != "" || scopes != "" {
-		client, ok := cfg.Clients[DefaultClient]
-		if !ok {
-			client = defaultClient()
-		}
-		if orgURL != "" {
-			client.Issuer = strings.TrimRight(orgURL, "/")
-		}
-		if clientID != "" {
-			client.ClientID = clientID
-		}
-		if scopes != "" {
-			client.Scopes = strings.FieldsFunc(scopes, func(r rune) bool { return r == ',' || r == ' ' })
-		}
-		if cfg.Clients == nil {
-			cfg.Clients = map[string]Client{}
-		}
-		cfg.Clients[DefaultClient] = client
-	}
-
-	private, kid := getenv("OKTA_CLIENT_PRIVATEKEY"), getenv("OKTA_CLIENT_PRIVATEKEYID")
-	if private == "" && kid == "" {
-		return nil
-	}
-	key, ok := cfg.Keys[DefaultKey]
-	if !ok {
-		key = defaultKey()
-	}
-	if kid != "" {
-		key.Kid = kid
-	}
-	switch {
-	case strings.Contains(private, "-----BEGIN"):
-		// A variable often carries \n where line ends belong.
-		key.PEM = secret.New(strings.ReplaceAll(private, `\n`, "\n"))
-	case private == "":
-	case isFile(private), plausiblePath(private) && filepath.Ext(private) != "" && isFolder(filepath.Dir(private)):
-		key.File = private
-	default: // a key in another form, which no error may repeat
-		found.addf("OKTA_CLIENT_PRIVATEKEY", 0, "must be a PEM private key, or the path of one: a file that is there, or a new one with an extension such as .pem; what the variable holds is not shown")
-	}
-	if cfg.Keys == nil {
-		cfg.Keys = map[string]Key{}
-	}
-	cfg.Keys[DefaultKey] = key
-	return found
-}
-
-// plausiblePath tells a path from a key that somebody put where a path belongs,
-// which no error may repeat: PEM and JWK have other characters, and base64 or
-// hexadecimal of some length have no extension. A file that is there is a path.
-func plausiblePath(s string) bool {
-	if isFile(s) {
-		return true
-	}
-	const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
-	return len(s) <= 1024 && !strings.Contains(s, "-----") &&
-		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == '{' }) &&
-		(len(s) < 40 || strings.Trim(s, base64) != "")
-}
-
-func isFile(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && !info.IsDir()
-}
-
-func isFolder(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }
