@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +19,7 @@ import (
 
 	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/config"
+	"okta-token-broker/internal/telemetry"
 )
 
 // Exit codes.
@@ -41,8 +42,38 @@ func commandLine() caller.Caller { return caller.Local("command line") }
 // options are the flags that all commands have.
 type options struct{ configFile string }
 
-func (o options) load() (config.Config, error) {
-	return config.Load(config.Source{File: o.configFile, Getenv: os.Getenv})
+// logFor makes the log of a configuration.
+type logFor func(w io.Writer, cfg config.Config) (*slog.Logger, error)
+
+// serverLog takes what the configuration asks for.
+func serverLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
+	return telemetry.Logger(w, cfg.Log.Level, cfg.Log.Format)
+}
+
+// commandLog is for commands that end by themselves: their results are what
+// matters, so it takes warnings alone, or everything when that was asked for.
+func commandLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
+	level := "warn"
+	if cfg.Log.Level == "debug" || cfg.Log.Level == "error" {
+		level = cfg.Log.Level
+	}
+	return telemetry.Logger(w, level, cfg.Log.Format)
+}
+
+// load reads the configuration and makes the log, which is told what was ignored.
+func (o options) load(cmd *cobra.Command, newLog logFor) (*config.Loaded, *slog.Logger, error) {
+	loaded, err := config.Load(config.Source{File: o.configFile, Environ: os.Environ()})
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := newLog(cmd.ErrOrStderr(), loaded.Config)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, warning := range loaded.Warnings {
+		log.Warn("the configuration ignores something", "warning", warning)
+	}
+	return loaded, log, nil
 }
 
 // Main runs the program with the arguments behind its name and returns the exit
@@ -92,7 +123,7 @@ to. Services ask it over loopback or a Unix socket for signed client assertions
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&opts.configFile, "config", "",
 		"configuration file (default $"+config.FileVariable+", else "+config.DefaultFile+" if there)")
-	root.AddCommand(newServe(opts), newSandbox(), newToken(opts), newSign(opts), newKeys(opts), newVersion())
+	root.AddCommand(newServe(opts), newSandbox(opts), newToken(opts), newSign(opts), newKeys(opts), newConfig(opts), newVersion(), newCompletion())
 	return root
 }
 
@@ -122,13 +153,6 @@ func onePort(_ *cobra.Command, args []string) error {
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef("%s takes no argument: %q", cmd.CommandPath(), args[0])
-	}
-	return nil
-}
-
-func checkOutput(output string, known ...string) error {
-	if !slices.Contains(known, output) {
-		return usagef("--output must be one of %s", strings.Join(known, ", "))
 	}
 	return nil
 }

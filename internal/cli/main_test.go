@@ -2,11 +2,6 @@ package cli_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
@@ -20,7 +15,7 @@ import (
 
 // asBroker makes the test binary behave as the program, so that tests run it as
 // a process of its own.
-const asBroker = "OKTA_TOKEN_BROKER_TEST_RUN_MAIN"
+const asBroker = "TEST_RUNS_OKTA_TOKEN_BROKER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asBroker) != "" {
@@ -28,26 +23,6 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(m, map[string]func(){
 		"okta-token-broker": func() { os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr)) },
-	})
-}
-
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
-		Setup: func(env *testscript.Env) error {
-			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-			if err != nil {
-				return err
-			}
-			der, err := x509.MarshalPKCS8PrivateKey(key)
-			if err != nil {
-				return err
-			}
-			// As it often stands in an environment: on one line.
-			block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-			env.Setenv("EC_KEY", strings.ReplaceAll(string(block), "\n", `\n`))
-			return nil
-		},
 	})
 }
 
@@ -92,14 +67,26 @@ func TestWrongUse(t *testing.T) {
 		{"99999", 2, "port must be 0 to 65535"},
 		{"5000 5001", 2, "one port at most"},
 		{"--colour", 2, "unknown flag: --colour"},
-		{"token --output xml", 2, "--output must be one of json, token, header"},
+		{"token --output xml", 2, `"--output" flag: must be one of json, token, header`},
 		{"token surplus", 2, "takes no argument"},
 		{"keys frob", 2, "takes no argument"},
+		{"keys list --output xml", 2, `"--output" flag: must be one of table, json`},
+		{"keys jwk surplus", 2, "takes no argument"},
+		{"keys rotate --kid a\tb", 2, "kid"},
+		{"config frob", 2, "takes no argument"},
+		{"config check surplus", 2, "takes no argument"},
+		{"config show --output toml", 2, `"--output" flag: must be one of yaml, json`},
+		{"completion", 2, "name a shell: one of bash, zsh, fish, powershell"},
+		{"completion csh", 2, "name a shell: one of bash, zsh, fish, powershell"},
+		{"version surplus", 2, "takes no argument"},
+		{"sandbox 0 --config x.yaml", 2, "leave out --config"},
 		{"keys list --key nowhere", 2, `no key ring "nowhere" is configured`},
 		{"sign", 2, "give --client, or --client-id and --audience"},
 		{"sign --client nobody", 2, `no client "nobody" is configured`},
 		{"sign --valid-for 2h --client-id a --audience b", 2, "--valid-for must be 1s to 1h"},
-		{"sign --client-id a --audience b --output pem", 2, "--output must be one of json, jwt"},
+		{"sign --client-id a --audience b --output pem", 2, `"--output" flag: must be one of json, jwt`},
+		{"config check --config " + badFile, 1, "bad.yaml:1: lisen: unknown name: did you mean listen?"},
+		{"config show --config " + badFile, 1, "bad.yaml:2: log.level: must be one of"},
 		{"serve --config " + badFile, 1, "bad.yaml:2: log.level: must be one of"},
 		{"serve --config nowhere.yaml", 1, "reading the configuration"},
 		{"token", 1, "OKTA_CLIENT_ORGURL"},

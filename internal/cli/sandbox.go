@@ -20,7 +20,6 @@ import (
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/fakeokta"
 	"okta-token-broker/internal/httpapi"
-	"okta-token-broker/internal/telemetry"
 )
 
 const (
@@ -30,7 +29,7 @@ const (
 	sandboxMark = "# Written by okta-token-broker sandbox, anew at each start."
 )
 
-func newSandbox() *cobra.Command {
+func newSandbox(opts *options) *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "sandbox [PORT]",
@@ -44,6 +43,9 @@ key there, and prints commands to paste. Everything it writes is in one folder.`
 			port, err := portArgument(args)
 			if err != nil {
 				return err
+			}
+			if opts.configFile != "" {
+				return usagef("the sandbox writes a configuration of its own: leave out --config")
 			}
 			return sandbox(cmd, dir, port)
 		},
@@ -81,11 +83,12 @@ func sandbox(cmd *cobra.Command, dir string, port int) (err error) {
 		return err
 	}
 	// The way of a user's own configuration, without the variables of a real org.
-	cfg, err := config.Load(config.Source{File: configFile, Getenv: func(string) string { return "" }})
+	loaded, err := config.Load(config.Source{File: configFile})
 	if err != nil {
 		return err
 	}
-	log, err := telemetry.Logger(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
+	cfg := loaded.Config
+	log, err := serverLog(cmd.ErrOrStderr(), cfg)
 	if err != nil {
 		return err
 	}

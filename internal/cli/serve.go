@@ -13,7 +13,6 @@ import (
 
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/httpapi"
-	"okta-token-broker/internal/telemetry"
 )
 
 func newServe(opts *options) *cobra.Command {
@@ -29,18 +28,15 @@ func newServe(opts *options) *cobra.Command {
 }
 
 func serve(cmd *cobra.Command, opts *options, args []string) error {
-	cfg, err := opts.load()
+	loaded, log, err := opts.load(cmd, serverLog)
 	if err != nil {
 		return err
 	}
+	cfg := loaded.Config
 	if port, err := portArgument(args); err != nil {
 		return err
 	} else if port >= 0 {
 		cfg.Listen = httpapi.WithPort(cfg.Listen, port)
-	}
-	log, err := telemetry.Logger(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
-	if err != nil {
-		return err
 	}
 	listener, err := httpapi.Listen(cmd.Context(), cfg.Listen)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 
 func newSign(opts *options) *cobra.Command {
 	var request broker.SignRequest
-	var client, output string
+	var client string
+	output := choice{"json", "jwt"}
 	cmd := &cobra.Command{
 		Use:   "sign",
 		Short: "Sign a client assertion, without a running broker",
@@ -22,9 +23,6 @@ func newSign(opts *options) *cobra.Command {
   okta-token-broker sign --client-id 0oa1b2c3d4 --audience https://acme.okta.com/oauth2/v1/token --output jwt`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output, "json", "jwt"); err != nil {
-				return err
-			}
 			if request.ValidFor < time.Second || request.ValidFor > time.Hour {
 				return usagef("--valid-for must be 1s to 1h")
 			}
@@ -39,7 +37,7 @@ func newSign(opts *options) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("signing: %w", err)
 			}
-			if output == "jwt" {
+			if output.is("jwt") {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), signed.JWT)
 				return err
 			}
@@ -52,7 +50,8 @@ func newSign(opts *options) *cobra.Command {
 	flags.StringVar(&request.Audience, "audience", "", "aud of the assertion, such as a token endpoint")
 	flags.StringVar(&request.Kid, "kid", "", "kid of the assertion; a key that is made for it keeps it")
 	flags.DurationVar(&request.ValidFor, "valid-for", 10*time.Minute, "how long the assertion lives, 1s to 1h")
-	flags.StringVar(&output, "output", "json", "json or jwt")
+	output.flag(cmd)
+	complete(cmd, "client", opts, clientNames)
 	return cmd
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 func newToken(opts *options) *cobra.Command {
-	var client, scope, output string
+	var client, scope string
+	output := choice{"json", "token", "header"}
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Get an access token, without a running broker",
@@ -22,9 +23,6 @@ func newToken(opts *options) *cobra.Command {
   curl -H "$(okta-token-broker token --output header)" https://acme.okta.com/api/v1/users`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output, "json", "token", "header"); err != nil {
-				return err
-			}
 			cfg, parts, err := opts.assemble(cmd)
 			if err != nil {
 				return err
@@ -37,7 +35,7 @@ func newToken(opts *options) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("getting a token: %w", err)
 			}
-			switch out := cmd.OutOrStdout(); output {
+			switch out := cmd.OutOrStdout(); output[0] {
 			case "token":
 				_, err = fmt.Fprintln(out, answer.AccessToken)
 			case "header":
@@ -51,7 +49,8 @@ func newToken(opts *options) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&client, "client", config.DefaultClient, "the client's name in the configuration")
 	cmd.Flags().StringVar(&scope, "scope", "", "scopes, by comma or space (default: all of the client's)")
-	cmd.Flags().StringVar(&output, "output", "json", "json, token or header")
+	output.flag(cmd)
+	complete(cmd, "client", opts, clientNames)
 	return cmd
 }
 

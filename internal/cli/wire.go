@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -17,7 +16,6 @@ import (
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/okta"
-	"okta-token-broker/internal/telemetry"
 	"okta-token-broker/internal/tokens"
 )
 
@@ -95,16 +93,12 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*parts,
 
 // assemble is for commands that need no running broker.
 func (o options) assemble(cmd *cobra.Command) (config.Config, *parts, error) {
-	cfg, err := o.load()
+	loaded, log, err := o.load(cmd, commandLog)
 	if err != nil {
 		return config.Config{}, nil, err
 	}
-	log, err := commandLog(cmd.ErrOrStderr(), cfg)
-	if err != nil {
-		return config.Config{}, nil, err
-	}
-	parts, err := assemble(cmd.Context(), cfg, log)
-	return cfg, parts, err
+	parts, err := assemble(cmd.Context(), loaded.Config, log)
+	return loaded.Config, parts, err
 }
 
 // openRing opens the ring that the configuration calls name.
@@ -160,14 +154,4 @@ func audiences(client config.Client, endpoints okta.Endpoints) []string {
 		endpoints.Token, endpoints.Introspect, endpoints.Revoke,
 	}
 	return slices.DeleteFunc(list, func(url string) bool { return url == "" })
-}
-
-// commandLog is for commands that end by themselves: their results are what
-// matters, so it takes warnings alone, or everything when that was asked for.
-func commandLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
-	level := "warn"
-	if cfg.Log.Level == "debug" || cfg.Log.Level == "error" {
-		level = cfg.Log.Level
-	}
-	return telemetry.Logger(w, level, cfg.Log.Format)
 }
