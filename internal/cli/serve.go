@@ -10,7 +10,10 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/httpapi"
 )
@@ -66,6 +69,7 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 	for _, ring := range parts.rings {
 		watchers.Go(func() { ring.Watch(watching) })
 	}
+	watchers.Go(func() { prefetch(watching, cfg, parts.broker, log) })
 
 	api := httpapi.New(httpapi.Config{Broker: parts.broker, Hosts: cfg.Hosts, Log: log})
 	log.Info("serving", "listen", listener.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(parts.rings)))
@@ -74,6 +78,24 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// prefetch gets the first tokens of the clients that want it.
+func prefetch(ctx context.Context, cfg config.Config, b *broker.Broker, log *slog.Logger) {
+	var fetches errgroup.Group
+	fetches.SetLimit(4)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
+		if !cfg.Clients[name].Prefetch {
+			continue
+		}
+		fetches.Go(func() error {
+			if _, err := b.Token(ctx, caller.Local("prefetch"), broker.TokenRequest{Client: name}); err != nil && ctx.Err() == nil {
+				log.Warn("prefetching a token", "client", name, "err", err)
+			}
+			return nil
+		})
+	}
+	_ = fetches.Wait()
 }
 
 // logPolicy says what POST / signs, and why.

@@ -357,3 +357,34 @@ func TestStoppingUnderLoad(t *testing.T) {
 	callers.Wait()
 	t.Logf("%d requests served", served.Load())
 }
+
+func TestPrefetch(t *testing.T) {
+	okta, issuer := startOkta(t)
+	dir := t.TempDir()
+	jwk, _, _ := run(t, broker(t, dir, nil, "keys", "jwk"))
+	if err := okta.RegisterKey("0oa1", json.RawMessage(jwk)); err != nil {
+		t.Fatal(err)
+	}
+	config := "clients:\n  default: {issuer: '" + issuer + "', client_id: 0oa1, scopes: [okta.users.read]}\n" +
+		"  later: {issuer: '" + issuer + "', client_id: 0oa1, scopes: [okta.users.read], prefetch: false}\n"
+	if err := os.WriteFile(filepath.Join(dir, "okta-token-broker.yaml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startServing(t, broker(t, dir, nil, "0"))
+	for deadline := time.Now().Add(20 * time.Second); okta.Counters().TokensIssued == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no token is fetched ahead")
+		}
+	}
+	for i, tt := range []struct {
+		client string
+		posts  int
+	}{{"default", 1}, {"later", 2}} {
+		if status, body := get(t, s.url+"/token?client="+tt.client); status != 200 {
+			t.Errorf("status %d: %s", status, body)
+		}
+		if got := okta.Counters().TokenRequests; got != tt.posts {
+			t.Errorf("%d requests after %d tokens were read, want %d", got, i+1, tt.posts)
+		}
+	}
+}
