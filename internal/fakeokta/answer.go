@@ -15,6 +15,7 @@ type answer struct {
 	header http.Header // replaces the headers that every answer has; a nil value removes one
 	body   io.Reader
 	cut    bool // the connection ends before the body does
+	slow   bool // the body comes bit by bit, and must be sent so
 }
 
 // jsonAnswer makes an answer of v, which the callers in this package choose so that it can be encoded.
@@ -26,14 +27,27 @@ func jsonAnswer(status int, v any) answer {
 	return answer{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: &body}
 }
 
+func emptyAnswer(status int) answer {
+	return answer{status: status, header: http.Header{}, body: http.NoBody}
+}
+
+// oauthError is an error in the form of RFC 6749, section 5.2.
+func oauthError(status int, code, words string) answer {
+	return jsonAnswer(status, map[string]any{"error": code, "error_description": words})
+}
+
 // apiError is an error in the form of Okta's management API.
-func apiError(status int, code, summary string) answer {
+func apiError(status int, code, summary string, causes ...string) answer {
+	list := []any{}
+	for _, cause := range causes {
+		list = append(list, map[string]any{"errorSummary": cause})
+	}
 	return jsonAnswer(status, map[string]any{
 		"errorCode":    code,
 		"errorSummary": summary,
 		"errorLink":    code,
 		"errorId":      "oae" + rand.Text(),
-		"errorCauses":  []any{},
+		"errorCauses":  list,
 	})
 }
 

@@ -1,6 +1,7 @@
 package fakeokta
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -22,19 +24,33 @@ const (
 // App is an API Services application: a client id and the okta.* scopes an administrator granted it.
 type App struct {
 	ClientID string
-	Scopes   []string
+	// ID in the paths of the management API. Empty: the client id, as on Okta.
+	ID string
+	// Scopes of the org server.
+	Scopes []string
+	// SuperAdmin tells whether the app has that role. Without it no app may change the keys of one.
+	SuperAdmin bool
+	// JWKSURI, where set, is where the app's keys are fetched, instead of those saved.
+	JWKSURI string
+	// JWKSLag is how long a fetched key set is used before the next assertion makes Okta look again. 0: not at all.
+	JWKSLag time.Duration
+	// JWKSRefetch makes Okta look again at once for a kid that is not in the set it holds. What Okta does is not known.
+	JWKSRefetch bool
 }
 
 type app struct {
-	id      string
-	granted []string
+	id         string // client id
+	appID      string
+	granted    []string
+	superAdmin bool
 
-	mu   sync.Mutex // guards what follows
-	keys []jose.JSONWebKey
-	jtis memory
+	mu     sync.Mutex // guards what follows
+	keys   []*savedKey
+	remote remote
+	jtis   memory
 }
 
-// AddApp adds an app, which has no key yet. The client id must be new.
+// AddApp adds an app, which has no saved key yet. The client id and the ID must be new.
 func (o *Okta) AddApp(a App) error {
 	if a.ClientID == "" {
 		return errors.New("adding app: no client id")
@@ -44,18 +60,30 @@ func (o *Okta) AddApp(a App) error {
 			return fmt.Errorf("adding app %q: scope %q: the org server has okta.* scopes alone", a.ClientID, scope)
 		}
 	}
+	if err := checkJWKSURI(a.JWKSURI); err != nil {
+		return fmt.Errorf("adding app %q: %w", a.ClientID, err)
+	}
+	if a.ID == "" {
+		a.ID = a.ClientID
+	}
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.apps[a.ClientID] != nil {
-		return fmt.Errorf("adding app %q: already there", a.ClientID)
+	for _, other := range o.apps {
+		if other.id == a.ClientID || other.appID == a.ID {
+			return fmt.Errorf("adding app %q: already there", a.ClientID)
+		}
 	}
-	o.apps[a.ClientID] = &app{id: a.ClientID, granted: slices.Clone(a.Scopes)}
+	o.apps[a.ClientID] = &app{
+		id: a.ClientID, appID: a.ID, granted: slices.Clone(a.Scopes), superAdmin: a.SuperAdmin,
+		remote: remote{uri: a.JWKSURI, lag: a.JWKSLag, refetch: a.JWKSRefetch},
+	}
 	return nil
 }
 
-// RegisterKey gives the app one more public key. It refuses what Okta refuses: a kid the app already has, more than 50
-// keys, RSA under 2048 bits, and, louder than Okta, a JWK with any private member.
+// RegisterKey gives the app one more public key, as an administrator does. It refuses what Okta refuses: a kid the app
+// already has, more than 50 keys, RSA under 2048 bits, and, louder than Okta, a JWK with any private member, and a key
+// for an app that has a jwks_uri.
 func (o *Okta) RegisterKey(clientID string, jwk json.RawMessage) error {
 	key, err := publicKey(jwk)
 	if err != nil {
@@ -65,13 +93,13 @@ func (o *Okta) RegisterKey(clientID string, jwk json.RawMessage) error {
 	if a == nil {
 		return fmt.Errorf("registering key for app %q: no such app", clientID)
 	}
-	if err := a.add(key); err != nil {
+	if _, err := a.add(key, true, o.now()); err != nil {
 		return fmt.Errorf("registering key %q for app %q: %w", key.KeyID, clientID, err)
 	}
 	return nil
 }
 
-// RemoveKey takes a key from the app. A key or an app that is not there is no error.
+// RemoveKey takes a saved key from the app, whatever its status. A key or an app that is not there is no error.
 func (o *Okta) RemoveKey(clientID, kid string) {
 	a := o.app(clientID)
 	if a == nil {
@@ -79,7 +107,7 @@ func (o *Okta) RemoveKey(clientID, kid string) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.keys = slices.DeleteFunc(a.keys, func(k jose.JSONWebKey) bool { return k.KeyID == kid })
+	a.keys = slices.DeleteFunc(a.keys, func(k *savedKey) bool { return k.KeyID == kid })
 }
 
 // app is the app of that client id, or nil.
@@ -89,36 +117,24 @@ func (o *Okta) app(clientID string) *app {
 	return o.apps[clientID]
 }
 
-func (a *app) add(key jose.JSONWebKey) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.keys) >= maxKeys {
-		return fmt.Errorf("the app holds %d keys, the most it may", maxKeys)
+// keyOf finds the key that an assertion of this kid must be signed with.
+func (o *Okta) keyOf(ctx context.Context, a *app, kid string) (jose.JSONWebKey, *refusal) {
+	keys, refused := o.remoteKeys(ctx, a, kid)
+	if keys == nil && refused == nil {
+		keys, refused = a.activeKeys()
 	}
-	if slices.ContainsFunc(a.keys, func(k jose.JSONWebKey) bool { return k.KeyID == key.KeyID }) {
-		return errors.New("the app already holds a key of this kid")
+	if refused != nil {
+		return jose.JSONWebKey{}, refused
 	}
-	a.keys = append(a.keys, key)
-	return nil
-}
-
-// key finds the key that a JWS of this header must be signed with.
-func (a *app) key(header jose.Header) (jose.JSONWebKey, *refusal) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.keys) == 0 {
-		return jose.JSONWebKey{}, invalidClient(
-			"The client does not have a JWKSet configured, but the client_assertion requires one.")
-	}
-	if header.KeyID == "" && len(a.keys) == 1 {
-		return a.keys[0], nil
+	if kid == "" && len(keys) == 1 {
+		return keys[0], nil
 	}
 	// Without a kid several keys are a guess, and Okta does not guess. No key has an empty kid.
-	i := slices.IndexFunc(a.keys, func(k jose.JSONWebKey) bool { return k.KeyID == header.KeyID })
+	i := slices.IndexFunc(keys, func(k jose.JSONWebKey) bool { return k.KeyID == kid })
 	if i < 0 {
 		return jose.JSONWebKey{}, invalidClient("The client_assertion JWT kid is invalid.")
 	}
-	return a.keys[i], nil
+	return keys[i], nil
 }
 
 // use consumes a jti until the given second of the Unix epoch, and tells whether it was new.

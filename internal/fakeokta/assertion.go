@@ -2,8 +2,6 @@ package fakeokta
 
 import (
 	"errors"
-	"net/http"
-	"net/url"
 	"slices"
 	"time"
 
@@ -19,24 +17,31 @@ const (
 	maxMemory = 24 * 3600 // and at most, whatever exp says
 )
 
-// authenticate finds out which app is asking. The org server takes private_key_jwt alone (RFC 7523, section 2.2).
-func (o *Okta) authenticate(header http.Header, form url.Values) (*app, *refusal) {
-	if form.Has("client_assertion") {
-		o.tally.note(func(c *Counters) { c.LastAssertion = form.Get("client_assertion") })
+// authenticate finds out which app is asking, by private_key_jwt (RFC 7523, section 2.2). The org server takes nothing
+// else, and no app here has a secret.
+func (o *Okta) authenticate(c *call) (*app, *refusal) {
+	if c.form == nil {
+		return nil, c.refused
+	}
+	if c.form.Has("client_assertion") {
+		o.tally.note(func(n *Counters) { n.LastAssertion = c.form.Get("client_assertion") })
 	}
 	switch {
-	case header.Get("Authorization") != "" || form.Has("client_secret") || !form.Has("client_assertion"):
-		return nil, invalidClient("Client Credentials requests to the Org Authorization Server must use the " +
-			"private_key_jwt token_endpoint_auth_method.")
-	case form.Get("client_assertion_type") != assertionType:
+	case c.Header.Get("Authorization") != "" || c.form.Has("client_secret") || !c.form.Has("client_assertion"):
+		if c.server == o.org && c.endpoint == Token {
+			return nil, invalidClient("Client Credentials requests to the Org Authorization Server must use the " +
+				"private_key_jwt token_endpoint_auth_method.")
+		}
+		return nil, invalidClient("Client authentication failed. Either the client or the client credentials are invalid.")
+	case c.form.Get("client_assertion_type") != assertionType:
 		return nil, invalidClient("The client_assertion_type is invalid.")
 	}
-	a, refused := o.verify(form.Get("client_assertion"))
+	a, refused := o.verify(c)
 	if refused != nil {
 		return nil, refused
 	}
 	// RFC 7521, section 4.2: client_id is optional beside an assertion, and must name the same client.
-	if form.Has("client_id") && form.Get("client_id") != a.id {
+	if c.form.Has("client_id") && c.form.Get("client_id") != a.id {
 		return nil, invalidClient("Invalid value for 'client_id' parameter.")
 	}
 	return a, nil
@@ -44,8 +49,8 @@ func (o *Okta) authenticate(header http.Header, form url.Values) (*app, *refusal
 
 // verify checks a client assertion: the signature first, so that nobody else can use up an app's jti; then the jti is
 // consumed, whatever the claims turn out to be, as Okta does; then the claims.
-func (o *Okta) verify(assertion string) (*app, *refusal) {
-	jws, err := jose.ParseSignedCompact(assertion, algorithms())
+func (o *Okta) verify(call *call) (*app, *refusal) {
+	jws, err := jose.ParseSignedCompact(call.form.Get("client_assertion"), algorithms())
 	if _, is := errors.AsType[*jose.ErrUnexpectedSignatureAlgorithm](err); is {
 		return nil, wrongAlgorithm()
 	}
@@ -65,7 +70,7 @@ func (o *Okta) verify(assertion string) (*app, *refusal) {
 	if a == nil {
 		return nil, invalidClient("Invalid value for 'client_id' parameter.")
 	}
-	key, refused := a.key(header)
+	key, refused := o.keyOf(call.Context(), a, header.KeyID)
 	if refused != nil {
 		return nil, refused
 	}
@@ -79,9 +84,9 @@ func (o *Okta) verify(assertion string) (*app, *refusal) {
 	}
 	o.tally.note(func(n *Counters) { n.Kids[key.KeyID]++ })
 
-	now := o.now()
-	fresh := o.consume(a, c, now.Unix())
-	if refused := c.check(a.id, o.url+tokenPath, now); refused != nil {
+	fresh := o.consume(a, c, o.now().Unix())
+	// Okta takes one audience, the URL of the endpoint that is called.
+	if refused := c.check(a.id, call.server.base+"/"+string(call.endpoint), call.now); refused != nil {
 		return nil, refused
 	}
 	if !fresh {

@@ -7,18 +7,26 @@ import (
 
 // Counters tell what the server has seen since it was made, or since ResetCounters.
 type Counters struct {
-	// TokenRequests to the token endpoint, and TokensIssued by it, also where a fault kept the token from the client.
-	TokenRequests, TokensIssued int
+	// Requests of each endpoint. Under the empty name: those that no endpoint serves.
+	Requests map[Endpoint]int
+	// TokenRequests to the token endpoints, TokensIssued by them, also where a fault kept the token from the client, and
+	// TokensRevoked by their clients.
+	TokenRequests, TokensIssued, TokensRevoked int
 	// DistinctJTI and ReusedJTI count verified assertions whose jti was new, or had been seen before for that client.
 	DistinctJTI, ReusedJTI int
 	// PeakConcurrency is the largest number of token requests that were in progress at the same time.
 	PeakConcurrency int
-	// Refused token requests by OAuth error code. The answers that faults make up do not count.
+	// Refused requests of clients for a token, an introspection or a revocation, by OAuth error code. The answers that
+	// faults and rate limits make up do not count.
 	Refused map[string]int
+	// RateLimited counts the requests that SetRateLimit refused, Faults those that met a fault.
+	RateLimited, Faults map[Endpoint]int
 	// Kids counts assertions whose signature verified, by the kid of the key.
 	Kids map[string]int
-	// LastAssertion is the client_assertion of the latest token request that had one, in a form that could be read.
+	// LastAssertion is the client_assertion of the latest request that had one, in a form that could be read.
 	LastAssertion string
+	// JWKSFetches of the jwks_uri of apps, also those that failed.
+	JWKSFetches int
 	// ResourceRequests to the protected resource, also those without a valid token.
 	ResourceRequests int
 }
@@ -29,6 +37,8 @@ func (o *Okta) Counters() Counters {
 	o.tally.note(func(c *Counters) {
 		snapshot = *c
 		snapshot.Refused, snapshot.Kids = maps.Clone(c.Refused), maps.Clone(c.Kids)
+		snapshot.Requests, snapshot.Faults = maps.Clone(c.Requests), maps.Clone(c.Faults)
+		snapshot.RateLimited = maps.Clone(c.RateLimited)
 	})
 	return snapshot
 }
@@ -52,20 +62,30 @@ func (t *tally) note(change func(*Counters)) {
 	defer t.mu.Unlock()
 	if t.counters.Refused == nil {
 		t.counters.Refused, t.counters.Kids = map[string]int{}, map[string]int{}
+		t.counters.Requests, t.counters.Faults = map[Endpoint]int{}, map[Endpoint]int{}
+		t.counters.RateLimited = map[Endpoint]int{}
 	}
 	change(&t.counters)
 }
 
-func (t *tally) enter() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.busy++
-	t.counters.TokenRequests++
-	t.counters.PeakConcurrency = max(t.counters.PeakConcurrency, t.busy)
+func (t *tally) enter(e Endpoint) {
+	t.note(func(c *Counters) {
+		c.Requests[e]++
+		switch e {
+		case Token:
+			t.busy++
+			c.TokenRequests++
+			c.PeakConcurrency = max(c.PeakConcurrency, t.busy)
+		case Users:
+			c.ResourceRequests++
+		}
+	})
 }
 
-func (t *tally) leave() {
+func (t *tally) leave(e Endpoint) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.busy--
+	if e == Token {
+		t.busy--
+	}
 }

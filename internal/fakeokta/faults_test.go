@@ -223,7 +223,7 @@ func TestTransportKnowsOneHost(t *testing.T) {
 	o := newOkta(t, Config{})
 	client := &http.Client{Transport: o.Transport()}
 	for _, base := range []string{"http://acme.okta.test", "https://evil.test", "https://acme.okta.test:8443"} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+tokenPath, strings.NewReader(""))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/oauth2/v1/token", strings.NewReader(""))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +252,7 @@ func serve(t *testing.T, start func(*httptest.Server)) (*Okta, *http.Client, str
 	server.Config.Handler = o
 	start(server)
 	t.Cleanup(server.Close)
-	return o, server.Client(), base + tokenPath
+	return o, server.Client(), base + "/oauth2/v1/token"
 }
 
 func post(t *testing.T, client *http.Client, endpoint string) (*http.Response, error) {

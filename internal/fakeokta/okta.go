@@ -1,5 +1,5 @@
-// Package fakeokta is a hostile little Okta for the sandbox and the tests: an org authorization server that refuses
-// what Okta refuses, in Okta's words, plus one protected resource, and faults on demand.
+// Package fakeokta is a hostile little Okta for the sandbox and the tests: authorization servers that refuse what Okta
+// refuses, in Okta's words, the API of an app's public keys, one more protected resource, and faults on demand.
 //
 // It shares no code with the rest of the module, the JWT library included, so that it cannot share its mistakes. Serve
 // it as an [http.Handler], or use [Okta.Transport] where no socket may be opened, as in a testing/synctest bubble.
@@ -14,35 +14,41 @@ import (
 	"time"
 )
 
-const (
-	tokenPath = "/oauth2/v1/token"
-	keysPath  = "/oauth2/v1/keys"
-	usersPath = "/api/v1/users"
-)
-
 // Config says what a new Okta is.
 type Config struct {
-	// URL is the base URL that clients use, for example "https://acme.okta.test". It is the issuer, and what the
-	// audience of an assertion is compared with: scheme and host, no path, no trailing slash.
+	// URL is the base URL that clients use, for example "https://acme.okta.test". It is the issuer of the org's own
+	// authorization server, and what the audience of an assertion begins with: scheme and host, no path, no trailing
+	// slash.
 	URL string
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
-	// TokenLife is how long an access token lives, in whole seconds. 0: one hour, as on Okta's org server.
+	// TokenLife is how long an access token of the org's own server lives, in whole seconds. 0: one hour, as on Okta.
 	TokenLife time.Duration
+	// Fetch is the way to the jwks_uri of apps. Nil: http.DefaultTransport.
+	Fetch http.RoundTripper
+	// KeyList is the form in which the key API lists an app's keys.
+	KeyList KeyList
+	// Seed decides which requests meet the faults that have a Share: the same seed, the same decisions.
+	Seed uint64
 }
 
-// Okta is one org. It starts without apps and without faults. All methods may be called at any time, from any goroutine.
+// Okta is one org. It starts without apps, custom authorization servers, limits and faults. All methods may be called
+// at any time, from any goroutine.
 type Okta struct {
-	url    string
-	clock  func() time.Time
-	life   time.Duration
-	tokens tokenStore
-	tally  tally
+	url     string
+	clock   func() time.Time
+	fetch   http.RoundTripper
+	keyList KeyList
+	seed    uint64
+	org     *server
+	limits  limiter
+	tally   tally
 
-	mu     sync.Mutex // guards what follows
-	offset time.Duration
-	apps   map[string]*app
-	faults []Fault
+	mu      sync.Mutex // guards what follows
+	offset  time.Duration
+	apps    map[string]*app    // by client id
+	servers map[string]*server // by id, the custom ones
+	plans   map[Endpoint]*plan
 }
 
 // New makes an Okta.
@@ -63,7 +69,20 @@ func New(c Config) (*Okta, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Okta{url: c.URL, clock: c.Now, life: c.TokenLife, apps: map[string]*app{}}, nil
+	if c.Fetch == nil {
+		c.Fetch = http.DefaultTransport
+	}
+	return &Okta{
+		url:     c.URL,
+		clock:   c.Now,
+		fetch:   c.Fetch,
+		keyList: c.KeyList,
+		seed:    c.Seed,
+		org:     &server{issuer: c.URL, base: c.URL + "/oauth2/v1", life: c.TokenLife, audience: c.URL},
+		apps:    map[string]*app{},
+		servers: map[string]*server{},
+		plans:   map[Endpoint]*plan{},
+	}, nil
 }
 
 // SetClockOffset makes the server's clock, and with it the Date header, run ahead of Config.Now by d; behind it where d
@@ -84,35 +103,51 @@ func (o *Okta) now() time.Time {
 // handle is the whole server, between the wire and the in-memory transport. An error means that there is no answer: the
 // connection is dropped, or the client has gone.
 func (o *Okta) handle(r *http.Request) (answer, error) {
-	switch r.Method + " " + r.URL.Path {
-	case "POST " + tokenPath:
-		return o.token(r)
-	case "GET /.well-known/oauth-authorization-server", "GET /.well-known/openid-configuration":
-		return o.metadata(), nil
-	case "GET " + keysPath:
-		// The org server's tokens are opaque, so nobody needs its keys.
-		return jsonAnswer(http.StatusOK, map[string]any{"keys": []any{}}), nil
-	case "GET " + usersPath:
-		return o.users(r), nil
+	c, served := o.route(r)
+	o.tally.enter(c.endpoint)
+	defer o.tally.leave(c.endpoint)
+	if !served {
+		return apiError(http.StatusNotFound, "E0000022", "The endpoint does not support the provided HTTP method"), nil
 	}
-	return apiError(http.StatusNotFound, "E0000022", "The endpoint does not support the provided HTTP method"), nil
+	fault, met := o.nextFault(c.endpoint)
+	if met {
+		o.tally.note(func(n *Counters) { n.Faults[c.endpoint]++ })
+	}
+	c.read() // before any wait: only then does net/http notice that a client goes
+	rate := o.limits.enter(c.bucket(), o.now())
+	defer o.limits.leave(c.bucket())
+	c.now = o.now().Add(fault.Skew)
+	if c.endpoint.takesAssertion() {
+		// Every request consumes its jti, whatever comes of it, so that no retry gets by with the old one.
+		c.client, c.refused = o.authenticate(c)
+	}
+
+	if !fault.After {
+		if err := fault.wait(r.Context()); err != nil {
+			return answer{}, err
+		}
+	}
+	a := o.serve(c, fault, rate)
+	if fault.After {
+		if err := fault.wait(r.Context()); err != nil {
+			return answer{}, err
+		}
+	}
+	return fault.apply(r.Context(), a, o.now().Add(fault.Skew))
 }
 
-// metadata is the RFC 8414 document, which serves as OpenID Connect discovery too. Of the endpoints it names, those that
-// a client_credentials client does not call are not served.
-func (o *Okta) metadata() answer {
-	return jsonAnswer(http.StatusOK, map[string]any{
-		"issuer":                                           o.url,
-		"authorization_endpoint":                           o.url + "/oauth2/v1/authorize",
-		"token_endpoint":                                   o.url + tokenPath,
-		"jwks_uri":                                         o.url + keysPath,
-		"grant_types_supported":                            []string{grantType},
-		"response_types_supported":                         []string{"code"},
-		"subject_types_supported":                          []string{"public"},
-		"id_token_signing_alg_values_supported":            []string{"RS256"},
-		"token_endpoint_auth_methods_supported":            []string{"private_key_jwt"},
-		"token_endpoint_auth_signing_alg_values_supported": algorithms(),
-	})
+// serve does the work of the endpoint, unless the fault replaces it or the limit forbids it.
+func (o *Okta) serve(c *call, fault Fault, rate verdict) answer {
+	switch {
+	case rate.refused:
+		o.tally.note(func(n *Counters) { n.RateLimited[c.endpoint]++ })
+		return rate.answer()
+	case fault.replacesWork():
+		return answer{}
+	}
+	a := c.work(c)
+	rate.show(a.header)
+	return a
 }
 
 // pause waits for d, or until the client goes. It is a timer and not a sleep, so that it also runs on fake time.

@@ -168,6 +168,9 @@ func decode(tb testing.TB, res *http.Response) reply {
 		tb.Fatal(err)
 	}
 	got := reply{Status: res.StatusCode, Header: res.Header}
+	if len(body) == 0 {
+		return got
+	}
 	if err := json.Unmarshal(body, &got.JSON); err != nil {
 		tb.Fatalf("status %d, body %q: %v", res.StatusCode, body, err)
 	}

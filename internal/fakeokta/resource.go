@@ -9,20 +9,30 @@ import (
 
 const usersScope = "okta.users.read"
 
-// users is the protected resource: GET /api/v1/users for bearers (RFC 6750) of a token with okta.users.read.
-func (o *Okta) users(r *http.Request) answer {
-	o.tally.note(func(c *Counters) { c.ResourceRequests++ })
-
-	g, alive := o.tokens.find(bearer(r.Header), o.now())
-	if !alive {
-		return challenge(apiError(http.StatusUnauthorized, "E0000011", "Invalid token provided"), "Bearer")
-	}
-	if !slices.Contains(g.scopes, usersScope) {
-		return challenge(
-			apiError(http.StatusForbidden, "E0000006", "You do not have permission to perform the requested action"),
-			`Bearer error="insufficient_scope", scope="`+usersScope+`"`)
+// users is the protected resource: GET /api/v1/users for bearers of a token with okta.users.read.
+func (o *Okta) users(c *call) answer {
+	if _, refused := o.admit(c, usersScope); refused != nil {
+		return *refused
 	}
 	return jsonAnswer(http.StatusOK, o.people())
+}
+
+// admit lets a call of the management API pass that bears (RFC 6750) a living token of the org server with that scope.
+func (o *Okta) admit(c *call, scope string) (grant, *answer) {
+	g, alive := o.org.tokens.find(bearer(c.Header), o.now())
+	if !alive {
+		a := challenge(apiError(http.StatusUnauthorized, "E0000011", "Invalid token provided"), "Bearer")
+		return grant{}, &a
+	}
+	if !slices.Contains(g.scopes, scope) {
+		a := challenge(forbidden(), `Bearer error="insufficient_scope", scope="`+scope+`"`)
+		return grant{}, &a
+	}
+	return g, nil
+}
+
+func forbidden() answer {
+	return apiError(http.StatusForbidden, "E0000006", "You do not have permission to perform the requested action")
 }
 
 // bearer is the token that a request carries; empty, which is nobody's token, if there is not exactly one.

@@ -1,25 +1,18 @@
 package fakeokta
 
 import (
-	"crypto/rand"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
-const (
-	grantType = "client_credentials"
-	maxBody   = 64 << 10 // bytes of a token request
-	maxTokens = 100_000  // access tokens remembered; the oldest goes first
-)
+const grantType = "client_credentials"
 
-// A refusal is why no token is given: an OAuth error (RFC 6749, section 5.2).
+// A refusal is why a client does not get what it asks for: an OAuth error (RFC 6749, section 5.2).
 type refusal struct {
 	status      int
 	code, words string
@@ -33,84 +26,66 @@ func badRequest(code, words string) *refusal {
 	return &refusal{http.StatusBadRequest, code, words}
 }
 
-// token is the token endpoint, around what it does: the request counts, and a fault may delay or replace the answer.
-func (o *Okta) token(r *http.Request) (answer, error) {
-	o.tally.enter()
-	defer o.tally.leave()
-	fault := o.nextFault()
-	form, refused := readForm(r) // first of all: only then does net/http notice that a client goes
-
-	if !fault.After {
-		if err := pause(r.Context(), fault.Delay); err != nil {
-			return answer{}, err
-		}
-	}
-	var a answer
-	if fault.replacesWork() {
-		// Every request consumes its jti, so that a retry after a fault does not get by with the old one.
-		_, _ = o.authenticate(r.Header, form)
-	} else {
-		a = o.exchange(r.Header, form, refused)
-	}
-	if fault.After {
-		if err := pause(r.Context(), fault.Delay); err != nil {
-			return answer{}, err
-		}
-	}
-	return fault.apply(a)
+func (o *Okta) refuse(r *refusal) answer {
+	o.tally.note(func(n *Counters) { n.Refused[r.code]++ })
+	return oauthError(r.status, r.code, r.words)
 }
 
-// exchange turns a token request, or what is wrong with its form, into the answer.
-func (o *Okta) exchange(header http.Header, form url.Values, refused *refusal) answer {
-	var scopes []string
-	if refused == nil {
-		scopes, refused = o.authorize(header, form)
-	}
+// token is the token endpoint (RFC 6749, section 4.4).
+func (o *Okta) token(c *call) answer {
+	scopes, refused := o.authorize(c)
 	if refused != nil {
-		o.tally.note(func(c *Counters) { c.Refused[refused.code]++ })
-		return jsonAnswer(refused.status, map[string]any{"error": refused.code, "error_description": refused.words})
+		return o.refuse(refused)
 	}
-	token := rand.Text()
-	o.tokens.add(token, grant{scopes, o.now().Add(o.life)})
-	o.tally.note(func(c *Counters) { c.TokensIssued++ })
+	token := c.server.issue(c.client.id, scopes, o.now())
+	o.tally.note(func(n *Counters) { n.TokensIssued++ })
 	return jsonAnswer(http.StatusOK, map[string]any{
 		"token_type":   "Bearer",
-		"expires_in":   int64(o.life / time.Second),
+		"expires_in":   int64(c.server.life / time.Second),
 		"access_token": token,
 		"scope":        strings.Join(scopes, " "),
 	})
 }
 
-// authorize tells which scopes the client gets. It authenticates before it looks at anything else, so that every request
-// consumes its jti.
-func (o *Okta) authorize(header http.Header, form url.Values) ([]string, *refusal) {
-	a, refused := o.authenticate(header, form)
-	if form.Get("grant_type") != grantType {
+// authorize tells which scopes the client gets.
+func (o *Okta) authorize(c *call) ([]string, *refusal) {
+	switch {
+	case c.form == nil:
+		return nil, c.refused
+	case c.form.Get("grant_type") != grantType:
 		return nil, badRequest("unsupported_grant_type",
 			"The authorization grant type is not supported by the authorization server.")
+	case c.refused != nil:
+		return nil, c.refused
 	}
-	if refused != nil {
-		return nil, refused
+	var requested []string
+	for scope := range strings.FieldsSeq(c.form.Get("scope")) {
+		if scope == "openid" {
+			return nil, badRequest("invalid_scope", "Cannot request 'openid' scopes using client credentials.")
+		}
+		if !slices.Contains(requested, scope) {
+			requested = append(requested, scope)
+		}
 	}
-	return a.grant(form.Get("scope"))
+	switch {
+	case len(requested) == 0:
+		return nil, badRequest("invalid_scope", "No scopes were requested.")
+	case c.server == o.org:
+		return c.client.grant(requested)
+	}
+	return requested, c.server.allow(c.client.id, requested)
 }
 
-// grant is the part of the requested scopes that the app was granted: Okta answers with fewer rather than refuse, as
-// long as there is one.
-func (a *app) grant(scope string) ([]string, *refusal) {
-	requested := strings.Fields(scope)
-	if len(requested) == 0 {
-		return nil, badRequest("invalid_scope", "No scopes were requested.")
-	}
+// grant is the part of the requested scopes that the app was granted on the org server: Okta answers with fewer rather
+// than refuse, as long as there is one.
+func (a *app) grant(requested []string) ([]string, *refusal) {
 	var granted []string
-	for _, s := range requested {
+	for _, scope := range requested {
 		switch {
-		case s == "openid":
-			return nil, badRequest("invalid_scope", "Cannot request 'openid' scopes using client credentials.")
-		case !strings.HasPrefix(s, "okta."):
+		case !strings.HasPrefix(scope, "okta."):
 			return nil, badRequest("invalid_scope", "Custom scopes are not allowed for this request.")
-		case slices.Contains(a.granted, s) && !slices.Contains(granted, s):
-			granted = append(granted, s)
+		case slices.Contains(a.granted, scope):
+			granted = append(granted, scope)
 		}
 	}
 	if len(granted) == 0 {
@@ -119,28 +94,23 @@ func (a *app) grant(scope string) ([]string, *refusal) {
 	return granted, nil
 }
 
-// readForm reads a token request (RFC 6749, section 3.2): parameters in the body alone, and none of them twice.
-func readForm(r *http.Request) (url.Values, *refusal) {
+// readForm reads a form that a client posts (RFC 6749, section 3.2): parameters in the body alone, and none of them
+// twice. The form is nil where it is refused.
+func (c *call) readForm() (url.Values, *refusal) {
 	invalid := func(words string) (url.Values, *refusal) { return nil, badRequest("invalid_request", words) }
 
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || mediaType != "application/x-www-form-urlencoded" {
+	mediaType, _, err := mime.ParseMediaType(c.Header.Get("Content-Type"))
+	switch {
+	case err != nil || mediaType != "application/x-www-form-urlencoded":
 		return invalid("The request must be of content type application/x-www-form-urlencoded.")
-	}
-	if r.URL.RawQuery != "" {
+	case c.URL.RawQuery != "":
 		return invalid("The parameters must be sent in the request body.")
-	}
-	if r.Body == nil { // where a client's own request comes through Transport
-		return url.Values{}, nil
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	if err != nil {
+	case c.bodyErr != nil:
 		return invalid("The request body could not be read.")
-	}
-	if len(body) > maxBody {
+	case len(c.body) > maxBody:
 		return nil, &refusal{http.StatusRequestEntityTooLarge, "invalid_request", "The request body is too large."}
 	}
-	form, err := url.ParseQuery(string(body))
+	form, err := url.ParseQuery(string(c.body))
 	if err != nil {
 		return invalid("The request body is not a form.")
 	}
@@ -150,40 +120,4 @@ func readForm(r *http.Request) (url.Values, *refusal) {
 		}
 	}
 	return form, nil
-}
-
-// A grant is what an access token stands for.
-type grant struct {
-	scopes  []string
-	expires time.Time
-}
-
-// tokenStore remembers the access tokens that were issued. All of one server live equally long, so the oldest is also the
-// first to expire.
-type tokenStore struct {
-	mu     sync.Mutex
-	grants map[string]grant
-	order  []string // oldest first
-}
-
-func (s *tokenStore) add(token string, g grant) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.grants == nil {
-		s.grants = map[string]grant{}
-	}
-	if len(s.order) == maxTokens {
-		delete(s.grants, s.order[0])
-		s.order = s.order[1:]
-	}
-	s.grants[token] = g
-	s.order = append(s.order, token)
-}
-
-// find returns the grant of a token, and whether it is alive.
-func (s *tokenStore) find(token string, now time.Time) (grant, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g, there := s.grants[token]
-	return g, there && now.Before(g.expires)
 }

@@ -118,6 +118,9 @@ func TestCounters(t *testing.T) {
 		Kids:             map[string]int{"k1": 3},
 		LastAssertion:    second,
 		ResourceRequests: 1,
+		Requests:         map[Endpoint]int{Token: 3, Users: 1},
+		RateLimited:      map[Endpoint]int{},
+		Faults:           map[Endpoint]int{},
 	}
 	got := o.Counters()
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -128,7 +131,11 @@ func TestCounters(t *testing.T) {
 		t.Errorf("counters shared with a caller (-want +got):\n%s", diff)
 	}
 	o.ResetCounters()
-	if diff := cmp.Diff(Counters{Refused: map[string]int{}, Kids: map[string]int{}}, o.Counters()); diff != "" {
+	want = Counters{
+		Refused: map[string]int{}, Kids: map[string]int{},
+		Requests: map[Endpoint]int{}, RateLimited: map[Endpoint]int{}, Faults: map[Endpoint]int{},
+	}
+	if diff := cmp.Diff(want, o.Counters()); diff != "" {
 		t.Errorf("after the reset (-want +got):\n%s", diff)
 	}
 }
@@ -215,7 +222,7 @@ func TestTokenStoreIsBounded(t *testing.T) {
 	var s tokenStore
 	end := time.Now().Add(time.Hour)
 	for i := range maxTokens + 10 {
-		s.add(fmt.Sprint(i), grant{nil, end})
+		s.add(fmt.Sprint(i), grant{expires: end})
 	}
 	if len(s.grants) != maxTokens || len(s.order) != maxTokens {
 		t.Errorf("%d grants, %d in order", len(s.grants), len(s.order))

@@ -21,12 +21,30 @@ func (o *Okta) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	maps.Copy(w.Header(), o.headers(a))
 	w.WriteHeader(a.status)
-	_, err = io.Copy(w, a.body)
+	var to io.Writer = w
+	if a.slow {
+		to = flushing{w, http.NewResponseController(w)}
+	}
+	_, err = io.Copy(to, a.body)
 	if a.cut || err != nil {
 		// Without the flush the headers would be lost with the connection.
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// flushing sends each write on its way.
+type flushing struct {
+	io.Writer
+	controller *http.ResponseController
+}
+
+func (f flushing) Write(p []byte) (int, error) {
+	n, err := f.Writer.Write(p)
+	if err != nil {
+		return n, err
+	}
+	return n, f.controller.Flush()
 }
 
 // drop ends a connection without an answer: with a reset where it can be had, so that the client sees a broken
