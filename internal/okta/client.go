@@ -102,7 +102,7 @@ func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token
 				return oauth.Token{}, c.explain(fail, active)
 			}
 		}
-		c.cfg.Server.log.Debug("asking again with a fresh assertion", "client", c.cfg.Name, "because", fail.Error(), "correction", fix)
+		c.cfg.Server.log.Info("asking again with a fresh assertion", "client", c.cfg.Name, "because", fail.Error(), "correction", fix)
 	}
 }
 

@@ -90,7 +90,6 @@ func TestClockCorrectionFollows(t *testing.T) {
 	})
 }
 
-// A server whose Date cannot make up its mind is followed once per exchange.
 // The key that a server took the last time is the one to fall back to, also while
 // another client of the ring needs another key, so that none is proven.
 func TestFallsBackToTheKeyThatWorkedLast(t *testing.T) {
@@ -144,6 +143,7 @@ func TestDateThatIsNotTheClock(t *testing.T) {
 	}
 }
 
+// A server whose Date cannot make up its mind is followed once per exchange.
 func TestClockIsCorrectedOnce(t *testing.T) {
 	for _, words := range []string{"The client_assertion token is expired.", ""} {
 		t.Run(words, func(t *testing.T) {
@@ -297,7 +297,7 @@ func TestRetiredKey(t *testing.T) {
 			if err := w.okta.RegisterKey(clientID, other.active().JWK()); err != nil {
 				t.Fatal(err)
 			}
-			wantRegisterAdvice(t, w)
+			wantRegisterAdvice(t, w, "keys.signer.kid")
 			w.wantPosts(t, 2)
 		})
 	})
@@ -305,21 +305,21 @@ func TestRetiredKey(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.okta.RemoveKey(clientID, w.active().ID())
-			wantRegisterAdvice(t, w)
+			wantRegisterAdvice(t, w, "Public key / Private key")
 			w.wantPosts(t, 1)
 		})
 	})
 }
 
-// wantRegisterAdvice is an exchange whose error names the active key and the
-// command that shows it.
-func wantRegisterAdvice(t *testing.T, w *world) {
+// wantRegisterAdvice is an exchange whose error names the active key, the
+// command that shows it, and where to set what.
+func wantRegisterAdvice(t *testing.T, w *world, setting string) {
 	t.Helper()
 	e := w.fails(t)
 	if e.Class != oauth.Refused {
 		t.Errorf("class %d, want Refused", e.Class)
 	}
-	for _, want := range []string{strconv.Quote(w.active().ID()), "`okta-token-broker keys jwk --key signer`", "keys.signer.kid"} {
+	for _, want := range []string{strconv.Quote(w.active().ID()), "`okta-token-broker keys jwk --key signer`", setting} {
 		if !strings.Contains(e.Description, want) {
 			t.Errorf("no %s in: %s", want, e.Description)
 		}

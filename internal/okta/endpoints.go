@@ -42,3 +42,13 @@ func EndpointsOf(issuer, tokenEndpoint string) Endpoints {
 		Revoke:     base + "/v1/revoke",
 	}
 }
+
+// orgOf returns the org authorization server that an issuer belongs to: the
+// issuer without the path of a custom one.
+func orgOf(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return issuer
+	}
+	return u.Scheme + "://" + u.Host
+}

@@ -3,7 +3,6 @@ package okta
 import (
 	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,85 +14,81 @@ import (
 	"okta-token-broker/internal/oauth"
 )
 
-// Okta's words, and what whoever runs the broker is told.
-func TestErrorsSayWhatToFix(t *testing.T) {
-	const (
-		jwk    = "`okta-token-broker keys jwk --key signer`"
-		issuer = "clients.billing.issuer"
-		dpop   = "Proof of possession"
-	)
+// What Okta says, and what the caller is told then, is tested at GET /token.
+// Here: what depends on the configuration, and servers that are not Okta.
+func TestErrorsNameTheConfiguration(t *testing.T) {
+	const jwk = "`okta-token-broker keys jwk --key signer`"
+	custom := func(s *ServerConfig, _ *ClientConfig) { s.Issuer = issuer + "/oauth2/aus1" }
+	byIssuer := func(_ *ServerConfig, c *ClientConfig) { c.AudienceIssuer = true }
 	tests := []struct {
 		status      int
 		code, words string
+		change      func(*ServerConfig, *ClientConfig)
 		class       oauth.Class
 		advice      []string
-		posts       int
 	}{
-		{401, "invalid_client", "The audience claim for client_assertion must be the endpoint invoked for the request.", oauth.Refused, []string{issuer, "clients.billing.audience", endpoint}, 1},
-		{401, "invalid_client", "The client_assertion token has an expiration too far into the future.", oauth.Refused, []string{"clock", "clients.billing.assertion_lifetime"}, 1},
-		{401, "invalid_client", "The client_assertion token is expired.", oauth.Refused, []string{"clock"}, 1},
-		{401, "invalid_client", "The client_assertion token must be issued before the current time.", oauth.Refused, []string{"clock"}, 1},
-		{401, "invalid_client", "The client_assertion token has already been used.", oauth.Refused, []string{"proxy"}, 2},
-		{401, "invalid_client", "The client_assertion JWT kid is invalid.", oauth.Refused, []string{jwk, "keys.signer.kid"}, 1},
-		{401, "invalid_client", "The client_assertion signature is invalid.", oauth.Refused, []string{jwk, "keys.signer.kid"}, 1},
-		{401, "invalid_client", "The client_assertion signing algorithm is invalid.", oauth.Refused, []string{jwk}, 1},
-		{401, "invalid_client", "The client_assertion JWT key 'use' is invalid.", oauth.Refused, []string{jwk}, 1},
-		{401, "invalid_client", "The client does not have a JWKSet configured, but the client_assertion requires one.", oauth.Refused, []string{jwk}, 1},
-		{401, "invalid_client", "Error retrieving the client JWKSet from jwks_uri.", oauth.Unavailable, []string{"jwks_uri"}, 1},
-		{401, "invalid_client", "Invalid value for 'client_id' parameter.", oauth.Refused, []string{"clients.billing.client_id", issuer}, 1},
-		{401, "invalid_client", "", oauth.Refused, []string{"clients.billing.client_id", jwk, "clock"}, 1},
-		{401, "", "", oauth.Refused, []string{"clients.billing.client_id", "public key"}, 1},
-		{400, "invalid_scope", "No scopes were requested.", oauth.InvalidScope, []string{"clients.billing.scopes"}, 1},
-		{400, "invalid_scope", "One or more scopes are not configured for the authorization server resource.", oauth.InvalidScope, []string{"clients.billing.scopes"}, 1},
-		{400, "invalid_scope", "Custom scopes are not allowed for this request.", oauth.InvalidScope, []string{"clients.billing.scopes"}, 1},
-		{400, "invalid_scope", "Cannot request 'openid' scopes using client credentials.", oauth.InvalidScope, []string{"clients.billing.scopes"}, 1},
-		{400, "consent_required", "You are not allowed any of the requested scopes.", oauth.Refused, []string{"Okta API Scopes"}, 1},
-		{401, "access_denied", "Policy evaluation failed for this request, please check the policy configurations.", oauth.Refused, []string{"access policies"}, 1},
-		{400, "access_denied", "User is not assigned to the client application. Denied scopes: [a]", oauth.Refused, []string{"access policies"}, 1},
-		{403, "access_denied", "Access denied by network zone.", oauth.Refused, []string{"network zone"}, 1},
-		{400, "unauthorized_client", "The client is not authorized to use the provided grant type.", oauth.Refused, []string{"client credentials grant", "general settings"}, 1},
-		{400, "unsupported_grant_type", "The authorization grant type is not supported by the authorization server.", oauth.Refused, []string{issuer}, 1},
-		{400, "use_dpop_nonce", "Authorization server requires nonce in DPoP proof.", oauth.Refused, []string{dpop}, 1},
-		{400, "invalid_dpop_proof", "The DPoP proof JWT header is missing.", oauth.Refused, []string{dpop}, 1},
-		{429, "invalid_grant", "API call exceeded rate limit due to too many requests.", oauth.Unavailable, []string{"rate"}, 1},
-		{429, "E0000047", "API call exceeded rate limit due to too many requests.", oauth.Unavailable, []string{"rate"}, 1},
-		{400, "temporarily_unavailable", "The authorization server is overloaded or in maintenance.", oauth.Unavailable, []string{"maintenance"}, 3},
-		{500, "server_error", "The authorization server encountered an unexpected condition.", oauth.Unavailable, []string{"server failed"}, 3},
-		{500, "E0000009", "Internal Server Error", oauth.Unavailable, []string{"server failed"}, 3},
-		{503, "E0000010", "Service is in read only mode", oauth.Unavailable, []string{"server failed"}, 3},
-		{400, "E0000021", "Bad request. Accept and/or Content-Type headers likely do not match supported values.", oauth.Refused, []string{"refused the request"}, 1},
-		{404, "E0000022", "The endpoint does not support the provided HTTP method", oauth.Refused, []string{"refused the request"}, 1},
+		{401, "invalid_client", "The audience claim for client_assertion must be the endpoint invoked for the request.", nil, oauth.Refused, []string{"audience, " + endpoint + ":", "clients.billing.issuer", "clients.billing.audience"}},
+		{401, "invalid_client", "The audience claim for client_assertion must be the endpoint invoked for the request.", custom, oauth.Refused, []string{"audience, " + issuer + "/oauth2/aus1/v1/token:"}},
+		{401, "invalid_client", "The audience claim for client_assertion must be the endpoint invoked for the request.", byIssuer, oauth.Refused, []string{"audience, " + issuer + ":"}},
+		{401, "invalid_client", "The client_assertion JWT kid is invalid.", nil, oauth.Refused, []string{jwk, "{kid}", "keys.signer.kid"}},
+		{401, "invalid_client", "The client_assertion signature is invalid.", nil, oauth.Refused, []string{jwk, "{kid}", "keys.signer.kid"}},
+		{401, "invalid_client", "The client does not have a JWKSet configured, but the client_assertion requires one.", nil, oauth.Refused, []string{jwk, "{kid}"}},
+		{401, "invalid_client", "Invalid value for 'client_id' parameter.", nil, oauth.Refused, []string{strconv.Quote(clientID), "clients.billing.client_id", "clients.billing.issuer"}},
+		{401, "invalid_client", "", nil, oauth.Refused, []string{"clients.billing.client_id", jwk, "{kid}", "clock"}},
+		{400, "invalid_client", "", nil, oauth.Refused, []string{"clients.billing.client_id", jwk, "{kid}", "clock"}},
+		{401, "", "", nil, oauth.Refused, []string{"clients.billing.client_id", jwk, "{kid}", "clock"}},
+		{401, "", "", custom, oauth.Refused, []string{"clients.billing.client_id", jwk, "{kid}", "clock"}},
+		{400, "invalid_request", "no key of that kid was found", nil, oauth.Refused, []string{jwk, "{kid}", "keys.signer.kid"}}, // Ory
+		{400, "invalid_scope", "One or more scopes are not configured for the authorization server resource.", custom, oauth.InvalidScope, []string{issuer + "/oauth2/aus1 does not have", "to the org, " + issuer, "clients.billing.scopes"}},
+		{400, "invalid_scope", "Custom scopes are not allowed for this request.", nil, oauth.InvalidScope, []string{issuer + "/oauth2/ID", "clients.billing.scopes"}},
+		{401, "access_denied", "Policy evaluation failed for this request, please check the policy configurations.", custom, oauth.Refused, []string{issuer + "/oauth2/aus1", "Access Policies"}},
+		{404, "", "", custom, oauth.Refused, []string{issuer + "/oauth2/aus1 has no token endpoint", "clients.billing.issuer", "clients.billing.token_endpoint"}},
 	}
 	for _, tt := range tests {
-		t.Run(tt.code+" "+tt.words, func(t *testing.T) {
+		t.Run(strings.TrimSpace(strconv.Itoa(tt.status)+" "+tt.code+" "+tt.words), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				body := refusing(tt.code, tt.words)
-				if strings.HasPrefix(tt.code, "E0") {
-					body = `{"errorCode":"` + tt.code + `","errorSummary":"` + tt.words + `","errorLink":"x","errorId":"oaeX","errorCauses":[]}`
+				if tt.change == nil {
+					tt.change = func(*ServerConfig, *ClientConfig) {}
 				}
-				w := always(t, tt.status, body, "X-Okta-Request-Id", "ZaBc-123_.x")
+				w := newClient(t, roundTripper(func(*http.Request) (*http.Response, error) {
+					return answer(tt.status, refusing(tt.code, tt.words), "X-Okta-Request-Id", "ZaBc-123_.x"), nil
+				}), tt.change)
 				e := w.fails(t)
 				if e.Class != tt.class {
 					t.Errorf("class %d, want %d: %v", e.Class, tt.class, e)
 				}
 				for _, want := range tt.advice {
+					want = strings.ReplaceAll(want, "{kid}", strconv.Quote(w.active().ID()))
 					if !strings.Contains(e.Description, want) {
 						t.Errorf("no %q in: %s", want, e.Description)
 					}
-				}
-				if slices.Contains(tt.advice, jwk) && !strings.Contains(e.Description, strconv.Quote(w.active().ID())) {
-					t.Errorf("the active kid is not in: %s", e.Description)
-				}
-				if strings.ContainsAny(e.Description, "{}") {
-					t.Errorf("a placeholder is left in: %s", e.Description)
 				}
 				want := &oauth.Upstream{Status: tt.status, Code: tt.code, Description: tt.words, RequestID: "ZaBc-123_.x"}
 				if diff := cmp.Diff(want, e.Upstream); diff != "" {
 					t.Errorf("upstream (-want +got)\n%s", diff)
 				}
-				w.wantPosts(t, tt.posts)
+				w.wantPosts(t, 1)
 			})
 		})
+	}
+}
+
+// No row of the table hides another, and none leaves a placeholder behind.
+func TestEveryRowIsReached(t *testing.T) {
+	w := newClient(t, nil)
+	all := rows()
+	for i, row := range all {
+		f := &failure{kind: refused, status: max(row.status, 400), code: row.code, description: row.words}
+		if got := f.match(); got != row {
+			t.Errorf("row %d is hidden by the row for %d %q %q", i, got.status, got.code, got.words)
+		}
+		f.row = row
+		if e := w.client.explain(f, w.active()); strings.ContainsAny(e.Description, "{}") {
+			t.Errorf("a placeholder is left in: %s", e.Description)
+		}
+	}
+	if last := all[len(all)-1]; last.status != 0 || last.code != "" || last.words != "" {
+		t.Errorf("the last row does not match everything: %+v", last)
 	}
 }
 
@@ -127,6 +122,7 @@ func TestUpstreamWordsAreFiltered(t *testing.T) {
 		{"header", part(0), words},
 		{"claims", part(1), words},
 		{"signature", part(2), words},
+		{"signature, glued to a word", part(2), func(s string) string { return words("signature" + s + "x") }},
 		{"header and claims", head, words},
 		{"claims and signature", tail, words},
 		{"cut short", cut, words},
@@ -135,6 +131,7 @@ func TestUpstreamWordsAreFiltered(t *testing.T) {
 		{"the code is its header", part(0), code},
 		{"the code is its claims", part(1), code},
 		{"the code is its signature", part(2), code},
+		{"the code holds its signature", part(2), func(s string) string { return code("sig-" + s) }},
 		{"the errorCode is its signature", part(2), func(s string) string { return `{"errorCode":"` + s + `"}` }},
 		{"no JSON", whole, whole},
 		{"HTML", whole, func(s string) string { return "<pre>client_assertion=" + s + "</pre>" }},

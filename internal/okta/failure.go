@@ -161,8 +161,7 @@ const (
 
 // identifier lets an error code or a request id through if it is one.
 func (c *checker) identifier(s string) string {
-	other := func(r rune) bool { return notBase64URL(r) && r != '.' }
-	if len(s) > maxIdentifier || strings.ContainsFunc(s, other) || c.holdsSecret(s) {
+	if len(s) > maxIdentifier || strings.ContainsFunc(s, notIdentifierRune) || c.holdsSecret(s) {
 		return ""
 	}
 	return s
@@ -173,21 +172,21 @@ func (c *checker) requestID(header http.Header) string {
 }
 
 // holdsSecret reports whether a word is, or holds, a piece of the assertion or of
-// any other JWT.
+// any other JWT, whatever is glued to it.
 func (c *checker) holdsSecret(word string) bool {
 	if strings.Contains(word, "eyJ") { // {" in base64url: how a JWT begins
 		return true
 	}
-	for _, run := range strings.FieldsFunc(word, notBase64URL) {
-		if len(run) >= leastSecret && strings.Contains(c.assertion, run) {
+	for i := leastSecret; i <= len(word); i++ {
+		if strings.Contains(c.assertion, word[i-leastSecret:i]) {
 			return true
 		}
 	}
 	return false
 }
 
-func notBase64URL(r rune) bool {
-	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+func notIdentifierRune(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 }
 
 // clean makes a server's description fit for callers and logs: the characters

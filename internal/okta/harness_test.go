@@ -66,7 +66,7 @@ func newOkta(t *testing.T, baseURL string) *fakeokta.Okta {
 
 // newClient is a client whose requests go to transport; nil means the real
 // network.
-func newClient(t *testing.T, transport http.RoundTripper, changes ...func(*ServerConfig, *ClientConfig)) *world {
+func newClient(t testing.TB, transport http.RoundTripper, changes ...func(*ServerConfig, *ClientConfig)) *world {
 	t.Helper()
 	w := &world{log: &log{}}
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
