@@ -135,7 +135,7 @@ func (s *Store) fetch(ctx context.Context, key Key, name string) (token oauth.To
 	start := s.now()
 	token, err = s.exchanger.Exchange(ctx, key)
 	if err != nil {
-		log.Warn("fetching a token failed", "err", err, "took", s.now().Sub(start).Round(time.Millisecond))
+		log.Warn("fetching a token failed", "err", err, "took", s.now().Sub(start).Round(time.Millisecond).String())
 		return oauth.Token{}, err
 	}
 	if token.Left(s.now()) == 0 {
@@ -145,7 +145,7 @@ func (s *Store) fetch(ctx context.Context, key Key, name string) (token oauth.To
 			Err:         errors.New("life " + token.Life.String()),
 		}
 	}
-	log.Info("token fetched", "kid", token.Kid, "expires_in", token.Life, "took", s.now().Sub(start).Round(time.Millisecond))
+	log.Info("token fetched", "kid", token.Kid, "expires_in", token.Life.String(), "took", s.now().Sub(start).Round(time.Millisecond).String())
 	s.keep(name, token)
 	return token, nil
 }
