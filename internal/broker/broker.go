@@ -67,6 +67,7 @@ type Config struct {
 // *oauth.Error, or those of a context that ended.
 type Broker struct {
 	world  *World
+	byID   map[string][]*Client
 	tokens *tokens.Store
 	now    func() time.Time
 	log    *slog.Logger
@@ -74,7 +75,7 @@ type Broker struct {
 
 // New makes a Broker.
 func New(cfg Config) *Broker {
-	b := &Broker{world: cfg.World, tokens: cfg.Tokens, now: cfg.Now, log: cfg.Log}
+	b := &Broker{world: cfg.World, byID: clientsByID(cfg.World), tokens: cfg.Tokens, now: cfg.Now, log: cfg.Log}
 	if b.now == nil {
 		b.now = time.Now
 	}
@@ -99,7 +100,7 @@ func (b *Broker) Token(ctx context.Context, who caller.Caller, req TokenRequest)
 		req.Client = DefaultClient
 	}
 	token, err := b.token(ctx, who, req)
-	b.audit(ctx, "token", who, err, slog.String("client", req.Client), slog.String("scope", req.Scope))
+	b.audit(ctx, "audit: token", who, err, slog.String("client", req.Client), slog.String("scope", req.Scope))
 	return token, err
 }
 
@@ -118,7 +119,7 @@ func (b *Broker) token(ctx context.Context, who caller.Caller, req TokenRequest)
 		}
 		if wider := scopes.Without(client.Scopes); len(wider) > 0 {
 			return oauth.Token{}, oauth.Fail(oauth.InvalidScope, fmt.Sprintf("client %s may not ask for %s: clients.%s.scopes does not list it",
-				client.Name, strings.Join(wider, " "), client.Name))
+				client.Name, shorten(strings.Join(wider, " "), maxAudited), client.Name))
 		}
 		if scopes == "" {
 			scopes = client.Scopes
@@ -136,7 +137,7 @@ func (b *Broker) client(name string) (*Client, error) {
 	if client := b.world.Clients[name]; client != nil {
 		return client, nil
 	}
-	found := b.clientsWithID(name)
+	found := b.byID[name]
 	switch len(found) {
 	case 1:
 		return found[0], nil
@@ -146,16 +147,15 @@ func (b *Broker) client(name string) (*Client, error) {
 	return nil, oauth.Fail(oauth.UnknownClient, fmt.Sprintf("several clients have the client_id %q: ask for one by its name in the configuration", name))
 }
 
-// clientsWithID returns the clients that have a client_id, by name. At different
+// clientsByID lists the clients that have a client_id, by name. At different
 // issuers several may have the same.
-func (b *Broker) clientsWithID(id string) []*Client {
-	var found []*Client
-	for _, name := range slices.Sorted(maps.Keys(b.world.Clients)) {
-		if client := b.world.Clients[name]; client.ID == id {
-			found = append(found, client)
-		}
+func clientsByID(world *World) map[string][]*Client {
+	byID := make(map[string][]*Client, len(world.Clients))
+	for _, name := range slices.Sorted(maps.Keys(world.Clients)) {
+		client := world.Clients[name]
+		byID[client.ID] = append(byID[client.ID], client)
 	}
-	return found
+	return byID
 }
 
 // SignRequest asks for a client assertion.
@@ -211,7 +211,7 @@ type Signed struct {
 // Sign makes a client assertion.
 func (b *Broker) Sign(ctx context.Context, who caller.Caller, req SignRequest) (Signed, error) {
 	signed, err := b.sign(ctx, who, req)
-	b.audit(ctx, "sign", who, err, slog.String("client_id", req.ClientID), slog.String("audience", req.Audience),
+	b.audit(ctx, "audit: sign", who, err, slog.String("client_id", req.ClientID), slog.String("audience", req.Audience),
 		slog.Bool("rotate", req.Rotate), slog.Bool("key_changed", signed.KeyChanged))
 	return signed, err
 }
@@ -269,7 +269,7 @@ func (b *Broker) sign(ctx context.Context, who caller.Caller, req SignRequest) (
 // signing.allow does not allow. configured says that the id is a configured
 // client's.
 func (b *Broker) signer(req SignRequest) (ring *keys.Ring, configured bool, err error) {
-	clients := b.clientsWithID(req.ClientID)
+	clients := b.byID[req.ClientID]
 	for _, client := range clients {
 		if slices.Contains(client.Audiences, req.Audience) {
 			return client.Ring, true, nil
@@ -299,24 +299,36 @@ func keyError(err error) error {
 	return &oauth.Error{Class: oauth.Internal, Description: "the key ring could not be written; the old key, if there is one, goes on signing; the broker's log has the reason", Err: err}
 }
 
-// maxAudited bounds what a request can put into one field of the audit record,
-// in bytes.
-const maxAudited = 256
+// Bounds, in bytes, on what a request can put into one field of the audit record,
+// and on the reason that it was refused for.
+const (
+	maxAudited = 256
+	maxRefused = 1024
+)
+
+func shorten(s string, most int) string {
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
 
 // audit writes who got what, or why not.
-func (b *Broker) audit(ctx context.Context, operation string, who caller.Caller, err error, attrs ...slog.Attr) {
+func (b *Broker) audit(ctx context.Context, message string, who caller.Caller, err error, attrs ...slog.Attr) {
 	level := slog.LevelInfo
 	if class := oauth.ClassOf(err); err != nil && (class == oauth.Internal || class == oauth.NoSpace) {
 		level = slog.LevelError // the answer sends its reader to the log
 	}
-	for i, attr := range attrs {
+	record := make([]slog.Attr, 0, 8) // more than there are: it stays on the stack
+	for _, attr := range attrs {
 		if s := attr.Value.String(); len(s) > maxAudited {
-			attrs[i].Value = slog.StringValue(s[:maxAudited] + "...")
+			attr.Value = slog.StringValue(shorten(s, maxAudited))
 		}
+		record = append(record, attr)
 	}
-	attrs = append(attrs, slog.String("caller", who.String()))
+	record = append(record, slog.String("caller", who.String()))
 	if err != nil {
-		attrs = append(attrs, slog.String("refused", err.Error()))
+		record = append(record, slog.String("refused", shorten(err.Error(), maxRefused)))
 	}
-	b.log.LogAttrs(ctx, level, "audit: "+operation, attrs...)
+	b.log.LogAttrs(ctx, level, message, record...)
 }

@@ -42,20 +42,30 @@ func New(cfg Config) *API {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.router.Use(a.recoverPanics, a.guard, limitBody)
-	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, r, http.StatusNotFound, api.Error{Error: "not_found", Description: "no such path: see /openapi.yaml"})
-	})
-	a.router.MethodNotAllowed(a.methodNotAllowed)
+	answerUnrouted(a.router)
 	a.router.Post("/", a.sign)
 	a.router.Get("/token", a.getToken)
 	a.router.Post("/token", a.postToken)
 	a.router.Post("/oauth2/v1/token", a.postToken)
 	a.router.Get("/openapi.yaml", openAPI)
-	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		a.router.MethodFunc(method, "/healthz", a.healthz)
-		a.router.MethodFunc(method, "/readyz", a.readyz)
-	}
+	a.routeHealth(a.router)
 	return a
+}
+
+// Health returns a handler of /healthz and /readyz alone, for a listener that
+// anybody may reach.
+func (a *API) Health() http.Handler {
+	router := chi.NewRouter()
+	answerUnrouted(router)
+	a.routeHealth(router)
+	return router
+}
+
+func (a *API) routeHealth(router *chi.Mux) {
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		router.MethodFunc(method, "/healthz", a.healthz)
+		router.MethodFunc(method, "/readyz", a.readyz)
+	}
 }
 
 // ServeHTTP answers one request.
@@ -88,21 +98,27 @@ func (a *API) readyz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, api.Health{Status: "ready"})
 }
 
-// methodNotAllowed names the methods that the path has: chi does so only in its
-// own, plain-text, answer.
-func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
-		if a.router.Match(chi.NewRouteContext(), method, r.URL.Path) {
-			allowed = append(allowed, method)
+// answerUnrouted answers 404, and 405 with the methods that the path has: chi
+// names them only in its own, plain-text, answer.
+func answerUnrouted(router *chi.Mux) {
+	notFound := func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, r, http.StatusNotFound, api.Error{Error: "not_found", Description: "no such path: see /openapi.yaml"})
+	}
+	router.NotFound(notFound)
+	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+			if router.Match(chi.NewRouteContext(), method, r.URL.Path) {
+				allowed = append(allowed, method)
+			}
 		}
-	}
-	if allowed == nil { // chi comes here with a method it does not know, whatever the path
-		a.router.NotFoundHandler()(w, r)
-		return
-	}
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	writeError(w, r, http.StatusMethodNotAllowed, api.Error{Error: "invalid_request", Description: "the path does not take this method: see the Allow header"})
+		if allowed == nil { // chi comes here with a method it does not know, whatever the path
+			notFound(w, r)
+			return
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		writeError(w, r, http.StatusMethodNotAllowed, api.Error{Error: "invalid_request", Description: "the path does not take this method: see the Allow header"})
+	})
 }
 
 func writeJSON(w http.ResponseWriter, status int, answer any) {
@@ -112,7 +128,8 @@ func writeJSON(w http.ResponseWriter, status int, answer any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body)
+	_, _ = w.Write([]byte{'\n'})
 }
 
 // noStore keeps tokens and assertions out of caches (RFC 6749 section 5.1).

@@ -1,10 +1,13 @@
 package httpapi_test
 
 import (
-	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,12 +20,13 @@ import (
 	"okta-token-broker/api"
 )
 
-// contract is api/openapi.yaml. Every answer in these tests is held against it.
+// contract is api/openapi.yaml. Every request that send makes, and every
+// answer, is held against it.
 var contract = sync.OnceValues(func() (*openapi3.T, error) {
 	doc, err := openapi3.NewLoader().LoadFromData(api.OpenAPI())
 	if err == nil {
 		doc.Servers = nil // the tests' ports
-		err = doc.Validate(context.Background())
+		err = doc.Validate(context.Background(), openapi3.EnableExamplesValidation())
 	}
 	return doc, err
 })
@@ -35,55 +39,253 @@ var contractRoutes = sync.OnceValues(func() (routers.Router, error) {
 	return gorillamux.NewRouter(doc)
 })
 
-// wantByContract checks that openapi.yaml knows an answer: its status, its
-// headers, its fields.
-func wantByContract(t *testing.T, req *http.Request, a answer) {
-	t.Helper()
-	all, err := contractRoutes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if req.URL.Path == "" {
-		req.URL.Path = "/"
-	}
-	route, params, err := all.FindRoute(req)
-	if err != nil { // what the file does not list, no route may serve
-		if a.status != http.StatusNotFound && a.status != http.StatusMethodNotAllowed && a.status != http.StatusForbidden {
-			t.Errorf("%s %s is not in openapi.yaml and answers %d", req.Method, req.URL.Path, a.status)
-		}
-		if (a.status == http.StatusMethodNotAllowed) != (a.header.Get("Allow") != "") {
-			t.Errorf("%s %s: status %d, Allow %q", req.Method, req.URL.Path, a.status, a.header.Get("Allow"))
-		}
-		return
-	}
-	err = openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: req, Route: route, PathParams: params},
-		Status:                 a.status,
-		Header:                 a.header,
-		Body:                   io.NopCloser(strings.NewReader(a.body)),
-		Options:                &openapi3filter.Options{IncludeResponseStatus: true},
-	})
-	if err != nil {
-		t.Errorf("%s %s answers what openapi.yaml does not know: %v", req.Method, req.URL.Path, err)
-	}
+// documented is what openapi.yaml says about a request.
+type documented struct {
+	input *openapi3filter.RequestValidationInput
+	// elsewhere: the path is not in the file or does not have the method. Then
+	// the operation is one that only has the answers to that.
+	elsewhere bool
+	allow     []string // the methods that the path has
 }
 
-// Every operation of the contract is served.
-func TestContractIsServed(t *testing.T) {
+// inTheContract finds a request in openapi.yaml. It leaves req as it is.
+func inTheContract(t *testing.T, req *http.Request) documented {
+	t.Helper()
 	doc, err := contract()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := start(t, setup{})
-	r.register(t)
-	for path, item := range doc.Paths.Map() {
-		for method := range item.Operations() {
-			if got := r.send(t, method, path, ""); got.status == http.StatusNotFound || got.status == http.StatusMethodNotAllowed {
-				t.Errorf("%s %s: status %d", method, path, got.status)
+	all, err := contractRoutes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := req.GetBody
+	req = req.Clone(req.Context())
+	if body != nil {
+		if req.Body, err = body(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if req.URL.Path == "" {
+		req.URL.Path = "/"
+	}
+	d := documented{input: &openapi3filter.RequestValidationInput{Request: req, Options: &openapi3filter.Options{
+		SkipSettingDefaults:   true, // they are the server's to set
+		IncludeResponseStatus: true,
+		AuthenticationFunc:    openapi3filter.NoopAuthenticationFunc,
+	}}}
+	d.input.Route, d.input.PathParams, err = all.FindRoute(req)
+	if err != nil {
+		d.elsewhere = true
+		if item := doc.Paths.Value(req.URL.Path); item != nil {
+			for method := range item.Operations() {
+				d.allow = append(d.allow, method)
+			}
+		}
+		slices.Sort(d.allow)
+		known := doc.Components.Responses
+		d.input.Route = &routers.Route{Spec: doc, Operation: &openapi3.Operation{Responses: openapi3.NewResponses(
+			openapi3.WithStatus(http.StatusForbidden, known["Forbidden"]),
+			openapi3.WithStatus(http.StatusNotFound, known["NotFound"]),
+			openapi3.WithStatus(http.StatusMethodNotAllowed, known["MethodNotAllowed"]),
+		)}}
+	}
+	return d
+}
+
+// forbids returns why openapi.yaml does not allow the request, or nil. Its
+// schemas decide, and three sentences for which OpenAPI has no schema.
+func (d documented) forbids() error {
+	req, operation := d.input.Request, d.input.Route.Operation
+	if d.elsewhere {
+		return errors.New("no such route")
+	}
+	query, queryErr := url.ParseQuery(req.URL.RawQuery)
+	switch operation.OperationID {
+	case "sign": // which leaves a query that cannot be read to itself
+		// "Like that one it reads the body as JSON whatever Content-Type says."
+		req.Header.Set("Content-Type", "application/json")
+	case "getToken":
+		// "GET /token refuses parameters that it does not know." "Each stands once."
+		if queryErr != nil {
+			return queryErr
+		}
+		for name, values := range query {
+			if operation.Parameters.GetByInAndName("query", name) == nil || len(values) > 1 {
+				return fmt.Errorf("parameter %q is unknown or stands twice", name)
+			}
+		}
+	case "postToken", "postOktaToken":
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return err
+		}
+		req.Body = io.NopCloser(strings.NewReader(string(body)))
+		form, formErr := url.ParseQuery(string(body))
+		if err := errors.Join(queryErr, formErr); err != nil {
+			return err
+		}
+		// "Each stands once." "The form's parameters are refused in the query."
+		for name := range operation.RequestBody.Value.Content["application/x-www-form-urlencoded"].Schema.Value.Properties {
+			if query.Has(name) || len(form[name]) > 1 {
+				return fmt.Errorf("parameter %q is in the query or stands twice", name)
 			}
 		}
 	}
-	if got := r.send(t, "GET", "/openapi.yaml", ""); !bytes.Equal([]byte(got.body), api.OpenAPI()) {
-		t.Error("/openapi.yaml is not the file")
+	return openapi3filter.ValidateRequest(context.Background(), d.input)
+}
+
+// response is what openapi.yaml says about a status, or nil.
+func (d documented) response(status int) *openapi3.Response {
+	if ref := d.input.Route.Operation.Responses.Status(status); ref != nil {
+		return ref.Value
+	}
+	return nil
+}
+
+// wantByContract checks that openapi.yaml allows a request that was served, and
+// knows the answer: its status, its headers, its fields.
+func wantByContract(t *testing.T, req *http.Request, a answer) {
+	t.Helper()
+	d := inTheContract(t, req)
+	at := req.Method + " " + req.URL.Path
+	response := d.response(a.status)
+	if response == nil {
+		t.Errorf("%s answers %d, which openapi.yaml does not know: %s", at, a.status, a.body)
+		return
+	}
+	known := []string{"Content-Type", "Content-Length", "Date", "Connection"} // HTTP's own
+	for name, header := range response.Headers {
+		known = append(known, http.CanonicalHeaderKey(name))
+		if header.Value.Required && len(a.header.Values(name)) != 1 {
+			t.Errorf("%s answers %d with %s: %q", at, a.status, name, a.header.Values(name))
+		}
+	}
+	for name := range a.header {
+		if !slices.Contains(known, name) {
+			t.Errorf("%s answers %d with %s, which openapi.yaml does not know", at, a.status, name)
+		}
+	}
+	if (a.status == http.StatusMethodNotAllowed) != (a.header.Get("Allow") != "") || a.header.Get("Allow") != "" && a.header.Get("Allow") != strings.Join(d.allow, ", ") {
+		t.Errorf("%s answers %d, Allow %q; openapi.yaml has %q", at, a.status, a.header.Get("Allow"), d.allow)
+	}
+	err := openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: d.input,
+		Status:                 a.status,
+		Header:                 a.header,
+		Body:                   io.NopCloser(strings.NewReader(a.body)),
+		Options:                d.input.Options,
+	})
+	if err != nil {
+		t.Errorf("%s answers what openapi.yaml does not know: %v", at, err)
+	}
+	if a.status < 300 {
+		if err := d.forbids(); err != nil {
+			t.Errorf("%s is answered %d, and openapi.yaml does not allow the request: %v", at, a.status, err)
+		}
+	}
+}
+
+func TestContractIsServed(t *testing.T) {
+	if got := start(t, setup{}).send(t, "GET", "/openapi.yaml", ""); got.status != http.StatusOK || got.body != string(api.OpenAPI()) {
+		t.Errorf("status %d, and not the file", got.status)
+	}
+}
+
+// What openapi.yaml forbids, the server refuses.
+func TestWhatTheContractForbidsIsRefused(t *testing.T) {
+	r := start(t, setup{signAny: true})
+	r.register(t)
+	const grant = "grant_type=client_credentials"
+	long := strings.Repeat("x", 2049)
+	tests := []struct {
+		method, path string
+		headers      []string
+		bodies       []string
+		status       int
+	}{
+		{"GET", "/token?scopes=okta.users.read", nil, nil, 400},
+		{"GET", "/token?Scope=okta.users.read", nil, nil, 400},
+		{"GET", "/token?client_id=default", nil, nil, 400},
+		{"GET", "/token?scope=okta.users.read&scope=okta.groups.read", nil, nil, 400},
+		{"GET", "/token?client=default&client=default", nil, nil, 400},
+		{"GET", "/token?client=" + strings.Repeat("x", 257), nil, nil, 400},
+		{"GET", "/token?client=a%0Ab", nil, nil, 400},
+		{"GET", "/token?client=a%C2%85b", nil, nil, 400},
+		{"GET", "/token?client=%zz", nil, nil, 400},
+		{"GET", "/token?scope=a%22b", nil, nil, 400},
+		{"GET", "/token?scope=a%5Cb", nil, nil, 400},
+		{"GET", "/token?scope=k%C3%A4se", nil, nil, 400},
+		{"GET", "/token?scope=" + strings.Repeat("x", 8193), nil, nil, 400},
+		{"POST", "/token", nil, []string{grant}, 415},
+		{"POST", "/token", []string{"Content-Type: application/json"}, []string{`{"grant_type":"client_credentials"}`}, 415},
+		{"POST", "/token", []string{"Content-Type: text/plain"}, []string{grant}, 415},
+		{"POST", "/token?" + grant, []string{form}, []string{grant}, 400},
+		{"POST", "/token?client=default", []string{form}, []string{grant}, 400},
+		{"POST", "/token?client_id=default", []string{form}, []string{grant}, 400},
+		{"POST", "/token?client_secret=x", []string{form}, []string{grant}, 400},
+		{"POST", "/token?scope=okta.users.read", []string{form}, []string{grant}, 400},
+		{"POST", "/token", []string{form}, []string{
+			"", "scope=okta.users.read", "grant_type=", "grant_type=password", "grant_type=CLIENT_CREDENTIALS",
+			grant + "&" + grant,
+			grant + "&client=default",
+			grant + "&client_id=default&client_id=default",
+			grant + "&client_id=" + strings.Repeat("x", 257),
+			grant + "&client_id=a%00b",
+			grant + "&scope=a&scope=b",
+			grant + "&scope=a%09b",
+			grant + "&scope=" + strings.Repeat("x", 8193),
+			grant + "&scope=%zz",
+		}, 400},
+		{"POST", "/", nil, []string{
+			"", "x", "null", "[]", `"x"`, "{}",
+			`{"client_id": "a"}`, `{"audience": "b"}`, `{"client_id": "a", "audience": null}`,
+			`{"client_id": 1, "audience": "b"}`, `{"client_id": "a", "audience": ["b"]}`,
+			`{"client_id": "", "audience": "b"}`, `{"client_id": "a", "audience": ""}`,
+			`{"client_id": "a\u0000", "audience": "b"}`, `{"client_id": "a", "audience": "b\u009f"}`,
+			`{"client_id": "` + long + `", "audience": "b"}`, `{"client_id": "a", "audience": "` + long + `"}`,
+			good + `, "kid": 1}`, good + `, "kid": "a\nb"}`, good + `, "kid": "` + long + `"}`,
+			good + `, "valid_for": -1}`, good + `, "valid_for": 3601}`, good + `, "valid_for": 1.5}`,
+			good + `, "valid_for": "10"}`, good + `, "valid_for": true}`, good + `, "valid_for": {}}`,
+		}, 400},
+		{"PUT", "/", nil, []string{good + "}"}, 405},
+		{"GET", "/oauth2/v1/token", nil, nil, 405},
+		{"GET", "/tokens", nil, nil, 404},
+	}
+	for _, tt := range tests {
+		if tt.bodies == nil {
+			tt.bodies = []string{""}
+		}
+		for _, body := range tt.bodies {
+			req := r.request(t, tt.method, tt.path, body, tt.headers...)
+			if err := inTheContract(t, req).forbids(); err == nil {
+				t.Errorf("openapi.yaml allows %s %.80s %.80s", tt.method, tt.path, body)
+			}
+			if got := r.send(t, tt.method, tt.path, body, tt.headers...); got.status != tt.status {
+				t.Errorf("%s %.80s %.80s: status %d, want %d: %s", tt.method, tt.path, body, got.status, tt.status, got.body)
+			}
+		}
+	}
+	if n := r.okta.Counters().TokenRequests; n != 0 {
+		t.Errorf("refused requests caused %d requests to Okta", n)
+	}
+}
+
+// "What is not well-formed HTTP [...] is answered as text, and the connection is
+// closed."
+func TestWhatIsNotHTTPIsAnsweredAsText(t *testing.T) {
+	r := start(t, setup{})
+	tests := map[string]string{
+		"400": "GET /healthz HTTP/1.1\r\n\r\n",
+		"417": "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: more\r\n\r\n",
+		"431": "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 17<<10) + "\r\n\r\n",
+		"501": "POST /token HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+		"505": "GET /healthz HTTP/3.0\r\nHost: localhost\r\n\r\n",
+	}
+	for status, request := range tests {
+		got := raw(t, r.url, request) // which ends when the connection is closed
+		if !strings.HasPrefix(got, "HTTP/1.1 "+status) || strings.Contains(got, "{") {
+			t.Errorf("got %q, want %s", got, status)
+		}
 	}
 }

@@ -173,8 +173,8 @@ func (a answer) json(t *testing.T) map[string]any {
 	return got
 }
 
-// send makes a request. headers are "Name: value"; Host is one of them.
-func (r *running) send(t *testing.T, method, path, body string, headers ...string) answer {
+// request makes a request. headers are "Name: value"; Host is one of them.
+func (r *running) request(t *testing.T, method, path, body string, headers ...string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
 	if err != nil {
@@ -188,6 +188,13 @@ func (r *running) send(t *testing.T, method, path, body string, headers ...strin
 		}
 		req.Header.Add(name, value)
 	}
+	return req
+}
+
+// send makes a request, and holds it and its answer against the contract.
+func (r *running) send(t *testing.T, method, path, body string, headers ...string) answer {
+	t.Helper()
+	req := r.request(t, method, path, body, headers...)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -41,11 +41,29 @@ const socketPrefix = "unix:"
 // Listen opens host:port or unix:/path. It refuses an address that other
 // machines can reach: whoever reaches the listener gets tokens.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
-	if path, ok := strings.CutPrefix(address, socketPrefix); ok {
-		return listenSocket(ctx, path)
+	if strings.HasPrefix(address, socketPrefix) {
+		return ListenAnywhere(ctx, address)
 	}
 	if err := checkLoopback(address); err != nil {
 		return nil, err
+	}
+	listener, err := ListenAnywhere(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	// What localhost means is for the machine's hosts file to say.
+	if tcp, ok := listener.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
+		_ = listener.Close()
+		return nil, notLoopback(address)
+	}
+	return listener, nil
+}
+
+// ListenAnywhere opens host:port or unix:/path at any address, for what anybody
+// may see.
+func ListenAnywhere(ctx context.Context, address string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(address, socketPrefix); ok {
+		return listenSocket(ctx, path)
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -57,11 +75,6 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", address, err)
-	}
-	// What localhost means is for the machine's hosts file to say.
-	if tcp, ok := listener.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
-		_ = listener.Close()
-		return nil, notLoopback(address)
 	}
 	return listener, nil
 }
@@ -124,17 +137,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 // Serve answers on the listener until ctx ends, then lets requests in flight
 // finish and returns nil.
 func Serve(ctx context.Context, listener net.Listener, a *API) error {
-	server := &http.Server{
-		Handler:           a,
-		MaxHeaderBytes:    maxHeader,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-		// net/http would answer OPTIONS * itself, past the guard.
-		DisableGeneralOptionsHandler: true,
-	}
+	server := newServer(a, a.log)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
@@ -151,6 +154,31 @@ func Serve(ctx context.Context, listener net.Listener, a *API) error {
 		return fmt.Errorf("draining %s: %w", listener.Addr(), err)
 	}
 	return nil
+}
+
+// ServeHealth answers Health on the listener until ctx ends. It is for a listener
+// of its own, and outlives the draining of Serve.
+func ServeHealth(ctx context.Context, listener net.Listener, a *API) error {
+	server := newServer(a.Health(), a.log)
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving health on %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+func newServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		// net/http would answer OPTIONS * itself, past the guard.
+		DisableGeneralOptionsHandler: true,
+	}
 }
 
 // waitForQuiet returns when no request has come for a while.

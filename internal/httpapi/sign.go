@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"strconv"
@@ -54,7 +55,7 @@ func readSignRequest(body []byte) (broker.SignRequest, error) {
 		Kid      jsontext.Value `json:"kid"`
 		ValidFor jsontext.Value `json:"valid_for"`
 	}
-	if err := json.Unmarshal(body, &raw); err != nil || !strings.HasPrefix(strings.TrimLeft(string(body), " \t\r\n"), "{") {
+	if err := json.Unmarshal(body, &raw); err != nil || !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
 		return broker.SignRequest{}, oauth.Fail(oauth.InvalidRequest, "Invalid JSON request body. Check the integrity of the data.")
 	}
 	switch {
@@ -89,11 +90,11 @@ func field(name string, value jsontext.Value) (string, error) {
 	if value.Kind() != '"' {
 		return "", oauth.Fail(oauth.InvalidRequest, name+" must be a string!")
 	}
-	var s string
-	if err := json.Unmarshal(value, &s); err != nil {
+	text, err := jsontext.AppendUnquote(nil, value)
+	if err != nil {
 		return "", oauth.Fail(oauth.InvalidRequest, name+" must be a string!")
 	}
-	return s, nil
+	return string(text), nil
 }
 
 // validFor reads a number of seconds. An integer is what Python's json reads as

@@ -203,13 +203,15 @@ func formOrBasicClientID(r *http.Request, form url.Values) (string, error) {
 // wantsText reports whether Accept asks for text and not for JSON.
 func wantsText(r *http.Request) bool {
 	text := false
-	for _, accept := range strings.Split(strings.Join(r.Header.Values("Accept"), ","), ",") {
-		switch mediaType, params, err := mime.ParseMediaType(accept); {
-		case err != nil || unwanted(params["q"]):
-		case mediaType == "application/json":
-			return false
-		case mediaType == "text/plain":
-			text = true
+	for _, line := range r.Header.Values("Accept") {
+		for accept := range strings.SplitSeq(line, ",") {
+			switch mediaType, params, err := mime.ParseMediaType(accept); {
+			case err != nil || unwanted(params["q"]):
+			case mediaType == "application/json":
+				return false
+			case mediaType == "text/plain":
+				text = true
+			}
 		}
 	}
 	return text

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -56,7 +57,8 @@ type Key struct {
 	kid        string
 	thumbprint string
 	method     jwt.SigningMethod
-	private    crypto.Signer // *rsa.PrivateKey or *ecdsa.PrivateKey, as golang-jwt wants
+	private    crypto.Signer   // *rsa.PrivateKey or *ecdsa.PrivateKey, as golang-jwt wants
+	jwk        json.RawMessage // public, under kid
 	state      State
 	created    time.Time
 	activated  time.Time
@@ -86,11 +88,18 @@ func (k *Key) Activated() time.Time { return k.activated }
 func (k *Key) Proven() time.Time { return k.proven }
 
 // JWK returns the public key (RFC 7517) under the key's own kid.
-func (k *Key) JWK() json.RawMessage { return k.JWKAs(k.kid) }
+func (k *Key) JWK() json.RawMessage { return slices.Clone(k.jwk) }
 
 // JWKAs returns the public key under another kid: POST / answers the kid that
 // its request names.
 func (k *Key) JWKAs(kid string) json.RawMessage {
+	if kid == k.kid {
+		return k.JWK()
+	}
+	return k.publicAs(kid)
+}
+
+func (k *Key) publicAs(kid string) json.RawMessage {
 	out, err := jose.JSONWebKey{Key: k.private.Public(), KeyID: kid, Algorithm: k.Algorithm(), Use: "sig"}.MarshalJSON()
 	if err != nil {
 		panic("marshalling a checked public key: " + err.Error())
@@ -197,6 +206,7 @@ func newKey(private any, algorithm, kid string) (*Key, error) {
 	if err := CheckKid(k.kid); err != nil {
 		return nil, err
 	}
+	k.jwk = k.publicAs(k.kid)
 	return k, nil
 }
 

@@ -71,7 +71,7 @@ func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token
 	defer cancel()
 	ring := c.cfg.Ring
 	if _, _, err := ring.Active(ctx, ""); err != nil {
-		return oauth.Token{}, &oauth.Error{Class: oauth.Internal, Description: "the signing key is not available", Err: err}
+		return oauth.Token{}, &oauth.Error{Class: oauth.Internal, Description: "the signing key is not available: the broker's log has the reason", Err: err}
 	}
 	last, _ := c.last.Load().(string)
 	candidates := ring.Candidates(last)

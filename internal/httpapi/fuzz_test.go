@@ -1,0 +1,318 @@
+package httpapi_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/fakeokta"
+	"okta-token-broker/internal/httpapi"
+	"okta-token-broker/internal/keys"
+	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/okta"
+	"okta-token-broker/internal/tokens"
+)
+
+// The second client, of another server.
+const (
+	otherIssuer = "https://globex.okta.test"
+	otherID     = "0oaz9y8x7w"
+	otherScopes = "okta.apps.read okta.users.read"
+)
+
+// inMemory is a broker without a socket, with the client default of acme and the
+// client other of globex. Their tokens say whose they are and what for.
+type inMemory struct {
+	acme, globex *fakeokta.Okta
+	api          *httpapi.API
+	logs         *logBuffer // errors alone
+}
+
+func newInMemory(tb testing.TB, signAny bool) *inMemory {
+	tb.Helper()
+	m := &inMemory{logs: &logBuffer{}}
+	log := slog.New(slog.NewTextHandler(m.logs, &slog.HandlerOptions{Level: slog.LevelError}))
+	ring, err := keys.Open(tb.Context(), keys.Config{Name: "default", Store: new(memory), Algorithm: "ES256", Log: log})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	key, _, err := ring.Active(tb.Context(), "")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	world := &broker.World{Clients: map[string]*broker.Client{}, Rings: map[string]*keys.Ring{"default": ring}, SignAny: signAny}
+	exchangers := byName{}
+	add := func(name, issuer, id, scopes string) *fakeokta.Okta {
+		fake, err := fakeokta.New(fakeokta.Config{URL: issuer})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if err := fake.AddApp(fakeokta.App{ClientID: id, Scopes: strings.Fields(scopes)}); err != nil {
+			tb.Fatal(err)
+		}
+		if err := fake.RegisterKey(id, key.JWK()); err != nil {
+			tb.Fatal(err)
+		}
+		fake.SetFault(fakeokta.Fault{Rewrite: func(answer map[string]any) {
+			answer["access_token"] = tokenOf(name, answer["scope"].(string))
+		}})
+		server := okta.NewServer(okta.ServerConfig{Issuer: issuer, Transport: fake.Transport(), Log: log})
+		exchangers[name] = okta.NewClient(okta.ClientConfig{Name: name, ID: id, Server: server, Ring: ring})
+		world.Clients[name] = &broker.Client{
+			Name: name, ID: id, Issuer: issuer, Ring: ring, Scopes: oauth.Scopes(scopes), Audiences: []string{server.Endpoints().Token},
+		}
+		return fake
+	}
+	m.acme = add("default", issuer, clientID, scopes)
+	m.globex = add("other", otherIssuer, otherID, otherScopes)
+	m.api = httpapi.New(httpapi.Config{
+		Broker: broker.New(broker.Config{World: world, Tokens: tokens.New(tokens.Config{Exchanger: exchangers, Log: log}), Log: log}),
+		Log:    log,
+	})
+	return m
+}
+
+// tokenOf is the access token of a client, by its name.
+func tokenOf(name, scope string) string { return name + "/" + strings.ReplaceAll(scope, " ", "+") }
+
+type byName map[string]*okta.Client
+
+func (e byName) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
+	return e[key.Client].Exchange(ctx, key.Scopes)
+}
+
+// memory is a keys.Store.
+type memory struct {
+	mu   sync.Mutex
+	data []byte
+	rev  int
+}
+
+func (m *memory) String() string { return "in memory" }
+
+func (m *memory) Load(context.Context) ([]byte, string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rev == 0 {
+		return nil, "", fs.ErrNotExist
+	}
+	return m.data, strconv.Itoa(m.rev), nil
+}
+
+func (m *memory) Save(_ context.Context, data []byte, rev string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rev == 0 && rev != "" || m.rev != 0 && rev != strconv.Itoa(m.rev) {
+		return keys.ErrConflict
+	}
+	m.data, m.rev = data, m.rev+1
+	return nil
+}
+
+// send is as running's, without a network.
+func (m *inMemory) send(t *testing.T, method, path, body string, headers ...string) answer {
+	t.Helper()
+	path, query, _ := strings.Cut(path, "?")
+	req := &http.Request{
+		Method: method, URL: &url.URL{Path: path, RawQuery: query}, Host: "localhost",
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{},
+		ContentLength: int64(len(body)),
+		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil },
+	}
+	req.Body, _ = req.GetBody()
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		req.Header.Add(name, value)
+	}
+	recorder := httptest.NewRecorder()
+	m.api.ServeHTTP(recorder, req.WithContext(t.Context()))
+	got := answer{recorder.Code, recorder.Header(), recorder.Body.String()}
+	if got.status == http.StatusInternalServerError {
+		t.Errorf("status 500: %s\n%s", got.body, m.logs)
+	}
+	wantByContract(t, req, got)
+	return got
+}
+
+// maxDescription bounds error_description in bytes.
+const maxDescription = 1 << 10
+
+// wantTokenOf checks that an answer is an error, or the token that this client
+// may have for this scope.
+func wantTokenOf(t *testing.T, a answer, client, scope string) {
+	t.Helper()
+	if a.status != http.StatusOK {
+		if words, _ := a.json(t)["error_description"].(string); len(words) > maxDescription {
+			t.Errorf("error_description has %d bytes", len(words))
+		}
+		return
+	}
+	names := map[string]string{"": "default", clientID: "default", "default": "default", otherID: "other", "other": "other"}
+	all := map[string]oauth.Scopes{"default": scopes, "other": otherScopes}
+	name, known := names[client]
+	if !known {
+		t.Fatalf("a token for %q: %s", client, a.body)
+	}
+	want, err := oauth.ParseScopes(scope)
+	if err != nil || !want.Within(all[name]) {
+		t.Fatalf("a token for %q: %s", scope, a.body)
+	}
+	if want == "" {
+		want = all[name]
+	}
+	if strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") {
+		if a.body != tokenOf(name, string(want))+"\n" {
+			t.Errorf("client %q, scope %q: token %s", client, scope, a.body)
+		}
+		return
+	}
+	if got := a.json(t); got["access_token"] != tokenOf(name, string(want)) || got["scope"] != string(want) {
+		t.Errorf("client %q, scope %q: %s", client, scope, a.body)
+	}
+}
+
+// wantOnce checks that no parameter stands twice in what was served. RFC 8707
+// and RFC 8693 let two of those that the broker ignores.
+func wantOnce(t *testing.T, encoded ...string) {
+	t.Helper()
+	for _, text := range encoded {
+		values, err := url.ParseQuery(text)
+		if err != nil {
+			t.Errorf("%q was served", text)
+		}
+		for name, value := range values {
+			if len(value) > 1 && name != "resource" && name != "audience" {
+				t.Errorf("%q was served", text)
+			}
+		}
+	}
+}
+
+func FuzzTokenQuery(f *testing.F) {
+	for _, query := range []string{
+		"", "client=default", "client=other", "client=" + otherID, "client=&scope=", "client=nobody",
+		"scope=okta.users.read", "client=other&scope=okta.apps.read+okta.users.read", "scope=okta.users.read%20okta.users.read",
+		"scope=okta.users.manage", "scope=okta.users.read&scope=okta.groups.read", "scopes=okta.users.read", "client=default;scope=x",
+		"scope=%zz", "client=a%00b", "client=%ff", "client=a%0d%0ab", "scope=a%22b", "client=a%22%5Cb", "client=k%C3%A4se", "Client=other", "client%5B%5D=other", "&&=", "client",
+	} {
+		f.Add(query, "text/plain")
+		f.Add(query, "")
+	}
+	for _, accept := range []string{"*/*", "text/plain;q=0", "application/json, text/plain", "text/plain; q=\"", ",,text/plain", "TEXT/PLAIN;q=0.5"} {
+		f.Add("", accept)
+	}
+	m := newInMemory(f, false)
+	f.Fuzz(func(t *testing.T, query, accept string) {
+		got := m.send(t, "GET", "/token?"+query, "", "Accept: "+accept)
+		meant, _ := url.ParseQuery(query)
+		wantTokenOf(t, got, meant.Get("client"), meant.Get("scope"))
+		if got.status == http.StatusOK {
+			wantOnce(t, query)
+		}
+	})
+}
+
+func FuzzTokenForm(f *testing.F) {
+	const urlencoded, grant = "application/x-www-form-urlencoded", "grant_type=client_credentials"
+	basic := func(user string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":none")) }
+	for _, body := range []string{
+		"", grant, grant + "&client_id=other", grant + "&client_id=" + clientID + "&client_secret=x", grant + "&scope=okta.users.read",
+		grant + "&client_id=other&scope=okta.apps.read", grant + "&scope=okta.apps.read", grant + "&scope=", grant + "&" + grant,
+		grant + "&client=other", "grant_type=password", grant + "&resource=a&resource=b&audience=c&audience=d", grant + "&x=%zz",
+		grant + "&client_id=a%00b", grant + ";client_id=other", `{"grant_type":"client_credentials"}`,
+	} {
+		f.Add(urlencoded, "", "", body)
+		f.Add(urlencoded, basic("other"), "", body)
+	}
+	for _, authorization := range []string{basic("default"), basic(otherID), basic("oth%65r"), basic("%zz"), basic(""), "Bearer x", "Basic", "Basic !!!"} {
+		f.Add(urlencoded, authorization, "", grant)
+	}
+	for _, query := range []string{"client_id=other", "client=other", "scope=okta.users.read", "x=1", "x=1&x=2", "a=1;b=2", grant} {
+		f.Add(urlencoded, "", query, grant)
+	}
+	for _, contentType := range []string{"", "application/json", urlencoded + "; charset=UTF-8", urlencoded + "; a=b; a=c", "multipart/form-data", urlencoded + ", text/plain"} {
+		f.Add(contentType, "", "", grant)
+	}
+	m := newInMemory(f, false)
+	f.Fuzz(func(t *testing.T, contentType, authorization, query, body string) {
+		headers := []string{"Content-Type: " + contentType}
+		if authorization != "" {
+			headers = append(headers, "Authorization: "+authorization)
+		}
+		got := m.send(t, "POST", "/token?"+query, body, headers...)
+		meant, _ := url.ParseQuery(body)
+		client := meant.Get("client_id")
+		if user, _, ok := (&http.Request{Header: http.Header{"Authorization": {authorization}}}).BasicAuth(); ok && client == "" {
+			client, _ = url.QueryUnescape(user)
+		}
+		wantTokenOf(t, got, client, meant.Get("scope"))
+		if got.status == http.StatusOK {
+			wantOnce(t, query, body)
+		}
+	})
+}
+
+func FuzzSign(f *testing.F) {
+	const ours = `{"client_id":"` + clientID + `","audience":"` + issuer + `/oauth2/v1/token"`
+	for _, body := range []string{
+		"", "{}", "[]", "null", ours + "}", ours + `,"kid":"k","valid_for":3600}`, ours + `,"kid":null,"valid_for":null}`, ours + `,"kid":""}`,
+		ours + `,"valid_for":0}`, ours + `,"valid_for":-1}`, ours + `,"valid_for":3601}`, ours + `,"valid_for":1.5}`, ours + `,"valid_for":"10"}`,
+		ours + `,"iss":"x","exp":1}`, ours + `,"Valid_For":60,"KID":"x"}`, ours + `,"client_id":"x"}`, ours + `} x`, "\ufeff" + ours + "}", ours + `,"kid":"a\u0000"}`, ours + `,"kid":"\ud800"}`,
+		`{"client_id":"x","audience":"` + otherIssuer + `/oauth2/v1/token"}`, `{"client_id":"` + clientID + `","audience":"` + otherIssuer + `/oauth2/v1/token"}`,
+		"client_id=x&audience=y",
+	} {
+		for _, signAny := range []bool{false, true} {
+			f.Add(signAny, "", body)
+			f.Add(signAny, "rotate=TRUE", body)
+		}
+	}
+	f.Add(false, "rotate=true&rotate=false", ours+"}")
+	f.Add(false, "rotate=1;%zz", ours+"}")
+	worlds := map[bool]*inMemory{false: newInMemory(f, false), true: newInMemory(f, true)}
+	f.Fuzz(func(t *testing.T, signAny bool, query, body string) {
+		got := worlds[signAny].send(t, "POST", "/?"+query, body)
+		if got.status != http.StatusOK {
+			if words, _ := got.json(t)["Error"].(string); len(words) > maxDescription {
+				t.Errorf("Error has %d bytes", len(words))
+			}
+			return
+		}
+		var asked map[string]any // encoding/json takes other spellings for a struct's fields
+		if err := json.Unmarshal([]byte(body), &asked); err != nil {
+			t.Fatalf("%v, and it was served", err)
+		}
+		issuers := map[any]string{clientID: issuer, otherID: otherIssuer}
+		if !signAny && asked["audience"] != issuers[asked["client_id"]]+"/oauth2/v1/token" {
+			t.Errorf("client %q, audience %q were served", asked["client_id"], asked["audience"])
+		}
+		signed := verified(t, got)
+		want, _ := asked["valid_for"].(float64)
+		if want == 0 {
+			want = 600
+		}
+		life, _ := signed.claims["exp"].(float64)
+		from, _ := signed.claims["iat"].(float64)
+		if signed.claims["iss"] != asked["client_id"] || signed.claims["sub"] != asked["client_id"] || signed.claims["aud"] != asked["audience"] ||
+			len(signed.claims) != 6 || life-from != want {
+			t.Errorf("%s was answered with %v", body, signed.claims)
+		}
+		kid, _ := asked["kid"].(string)
+		if len(signed.header) != 4 || signed.header["kid"] != signed.jwk["kid"] || kid != "" && signed.header["kid"] != kid {
+			t.Errorf("%s was answered with %v", body, signed.header)
+		}
+		if rotate, _ := url.ParseQuery(query); signed.Changed != strings.EqualFold(rotate.Get("rotate"), "true") {
+			t.Errorf("query %q: private_key_changed is %v", query, signed.Changed)
+		}
+	})
+}
