@@ -29,15 +29,27 @@ const (
 	sandboxMark = "# Written by okta-token-broker sandbox, anew at each start."
 )
 
+// sandboxFlags are what a user may choose.
+type sandboxFlags struct {
+	dir, faults string
+	seed        uint64
+	tokenLife   time.Duration
+}
+
 func newSandbox(opts *options) *cobra.Command {
-	var dir string
+	var flags sandboxFlags
 	cmd := &cobra.Command{
 		Use:   "sandbox [PORT]",
 		Short: "Try the broker out: with a fake Okta, no network and no account",
 		Long: `Starts a fake Okta and the broker in one process, registers the broker's public
-key there, and prints commands to paste. Everything it writes is in one folder.`,
+key there, and prints commands to paste. Everything it writes is in one folder.
+
+--faults makes the fake Okta's token endpoint misbehave:
+
+` + fakeokta.FaultHelp(),
 		Example: `  okta-token-broker sandbox
-  okta-token-broker sandbox 5050 --dir ./sandbox`,
+  okta-token-broker sandbox 5050 --dir ./sandbox
+  okta-token-broker sandbox --token-life 10s --faults 503@30%,reset@10%`,
 		Args: onePort,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			port, err := portArgument(args)
@@ -47,14 +59,24 @@ key there, and prints commands to paste. Everything it writes is in one folder.`
 			if opts.configFile != "" {
 				return usagef("the sandbox writes a configuration of its own: leave out --config")
 			}
-			return sandbox(cmd, dir, port)
+			faults, err := fakeokta.ParseFaults(flags.faults)
+			if err != nil {
+				return usagef("--faults: %w", err)
+			}
+			if flags.tokenLife < time.Second || flags.tokenLife%time.Second != 0 {
+				return usagef("--token-life must be whole seconds")
+			}
+			return sandbox(cmd, flags, faults, port)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "folder for the key and the configuration (default: a temporary one, removed at the end)")
+	cmd.Flags().StringVar(&flags.dir, "dir", "", "folder for the key and the configuration (default: a temporary one, removed at the end)")
+	cmd.Flags().StringVar(&flags.faults, "faults", "", "how the fake Okta misbehaves, as above")
+	cmd.Flags().Uint64Var(&flags.seed, "seed", 1, "decides which requests the faults with a share meet")
+	cmd.Flags().DurationVar(&flags.tokenLife, "token-life", time.Hour, "how long the fake Okta's tokens live")
 	return cmd
 }
 
-func sandbox(cmd *cobra.Command, dir string, port int) (err error) {
+func sandbox(cmd *cobra.Command, flags sandboxFlags, faults []fakeokta.Fault, port int) (err error) {
 	// The temporary folder holds a key: closing the terminal must end it, too.
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 	defer stop()
@@ -67,13 +89,13 @@ func sandbox(cmd *cobra.Command, dir string, port int) (err error) {
 		return err
 	}
 	defer func() { _ = listener.Close() }()
-	dir, remove, err := sandboxDir(dir)
+	dir, remove, err := sandboxDir(flags.dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 
-	issuer, stopOkta, okta, err := startFakeOkta(ctx)
+	okta, issuer, stopOkta, err := startFakeOkta(ctx, flags)
 	if err != nil {
 		return err
 	}
@@ -95,10 +117,15 @@ func sandbox(cmd *cobra.Command, dir string, port int) (err error) {
 	if err := registerKey(ctx, cfg, okta, log); err != nil {
 		return err
 	}
+	okta.SetFault(faults...)
 	if err := banner(cmd.OutOrStdout(), listener.Addr(), issuer, configFile); err != nil {
 		return err
 	}
-	return run(ctx, cfg, listener, log)
+	err = run(ctx, cfg, listener, log)
+	seen := okta.Counters()
+	log.Info("what the fake Okta saw", "token_requests", seen.TokenRequests, "faults", seen.Faults[fakeokta.Token],
+		"tokens", seen.TokensIssued, "reused_assertions", seen.ReusedJTI)
+	return err
 }
 
 // sandboxDir makes the folder, and says how to leave it.
@@ -133,19 +160,19 @@ func checkSandboxDir(path string) error {
 }
 
 // startFakeOkta serves a fake Okta with one app on a free loopback port.
-func startFakeOkta(ctx context.Context) (issuer string, stop func(), okta *fakeokta.Okta, err error) {
+func startFakeOkta(ctx context.Context, flags sandboxFlags) (okta *fakeokta.Okta, issuer string, stop func(), err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", nil, nil, fmt.Errorf("listening for the fake Okta: %w", err)
+		return nil, "", nil, fmt.Errorf("listening for the fake Okta: %w", err)
 	}
 	issuer = "http://" + listener.Addr().String()
-	okta, err = fakeokta.New(fakeokta.Config{URL: issuer})
+	okta, err = fakeokta.New(fakeokta.Config{URL: issuer, TokenLife: flags.tokenLife, Seed: flags.seed})
 	if err == nil {
 		err = okta.AddApp(fakeokta.App{ClientID: sandboxClientID, Scopes: []string{sandboxScope}})
 	}
 	if err != nil {
 		_ = listener.Close()
-		return "", nil, nil, fmt.Errorf("starting the fake Okta: %w", err)
+		return nil, "", nil, fmt.Errorf("starting the fake Okta: %w", err)
 	}
 	server := &http.Server{Handler: okta, ReadHeaderTimeout: 5 * time.Second}
 	done := make(chan struct{})
@@ -153,7 +180,7 @@ func startFakeOkta(ctx context.Context) (issuer string, stop func(), okta *fakeo
 		defer close(done)
 		_ = server.Serve(listener)
 	}()
-	return issuer, func() { _ = server.Close(); <-done }, okta, nil
+	return okta, issuer, func() { _ = server.Close(); <-done }, nil
 }
 
 func writeSandboxConfig(dir, listen, issuer string) (path string, err error) {

@@ -90,3 +90,20 @@ func pasteLines(t *testing.T, banner string) {
 		}
 	}
 }
+
+// A fake Okta that misbehaves is survived, and no assertion is sent twice.
+func TestSandboxFaults(t *testing.T) {
+	for _, tt := range []struct{ faults, saw string }{
+		{"503,reset,skew=-3m", "token_requests=4 faults=3 tokens=1 reused_assertions=0"},
+		{"503@30%,reset@20%", "reused_assertions=0"},
+	} {
+		s := startServing(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--token-life", "5s", "--faults", tt.faults))
+		if status, body := get(t, s.url+"/token"); status != 200 {
+			t.Errorf("%s: status %d: %s", tt.faults, status, body)
+		}
+		s.stop(t, os.Interrupt)
+		if !strings.Contains(s.logs.String(), tt.saw) {
+			t.Errorf("%s: no %q in %s", tt.faults, tt.saw, s.logs)
+		}
+	}
+}

@@ -58,7 +58,7 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 	logPolicy(cfg, log)
 
 	var watchers sync.WaitGroup
-	watching, stopWatching := context.WithCancel(ctx)
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // on while requests are finished
 	defer func() {
 		stopWatching()
 		watchers.Wait()
@@ -72,6 +72,18 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 	watchers.Go(func() { prefetch(watching, cfg, parts.broker, log) })
 
 	api := httpapi.New(httpapi.Config{Broker: parts.broker, Hosts: cfg.Hosts, Log: log})
+	if cfg.HealthListen != "" {
+		health, err := httpapi.ListenAnywhere(ctx, cfg.HealthListen)
+		if err != nil {
+			return fmt.Errorf("health_listen: %w", err)
+		}
+		log.Info("serving health", "listen", health.Addr().String())
+		watchers.Go(func() {
+			if err := httpapi.ServeHealth(watching, health, api); err != nil {
+				log.Error("health is not served any more", "err", err)
+			}
+		})
+	}
 	log.Info("serving", "listen", listener.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(parts.rings)))
 	if err := httpapi.Serve(ctx, listener, api); err != nil {
 		return err

@@ -388,3 +388,21 @@ func TestPrefetch(t *testing.T) {
 		}
 	}
 }
+
+func TestHealthListen(t *testing.T) {
+	s := startServing(t, broker(t, t.TempDir(), []string{"OKTA_TOKEN_BROKER_HEALTH_LISTEN=127.0.0.1:0"}, "0"))
+	found := regexp.MustCompile(`msg="serving health" listen=(\S+)`).FindStringSubmatch(s.logs.String())
+	if found == nil {
+		t.Fatalf("no health: %s", s.logs)
+	}
+	if status, body := get(t, "http://"+found[1]+"/readyz"); status != 200 || !strings.Contains(body, "ready") {
+		t.Errorf("status %d: %s", status, body)
+	}
+	if status, _ := get(t, "http://"+found[1]+"/token"); status != 404 {
+		t.Errorf("/token: status %d", status)
+	}
+	_, stderr, code := run(t, broker(t, t.TempDir(), []string{"OKTA_TOKEN_BROKER_HEALTH_LISTEN=" + found[1]}, "0"))
+	if code != 1 || !strings.Contains(stderr, "health_listen: listening on "+found[1]+": the port is taken") {
+		t.Errorf("a taken port: exit code %d: %s", code, stderr)
+	}
+}
