@@ -121,7 +121,7 @@ func newReader(t *testing.T) *reader {
 	t.Cleanup(server.Close)
 	r.okta = okta
 	// The program on the PATH.
-	self := "#!/bin/sh\n" + asBroker + "=1 exec '" + os.Args[0] + "' \"$@\"\n"
+	self := "#!/bin/sh\n" + strings.Join(quickEnd[:], "=") + " " + asBroker + "=1 exec '" + os.Args[0] + "' \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(r.dir, "okta-token-broker"), []byte(self), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			block, err := newKeyPEM()
 			// As it often stands in an environment: on one line.
+			env.Setenv(quickEnd[0], quickEnd[1])
 			env.Setenv("EC_KEY", strings.ReplaceAll(block, "\n", `\n`))
 			env.Values[oktaKey{}] = new(*fakeokta.Okta)
 			return err
