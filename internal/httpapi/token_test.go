@@ -211,8 +211,10 @@ func TestTokenWithoutClients(t *testing.T) {
 func TestTokensComeBack(t *testing.T) {
 	tests := map[string]func(*running){
 		"key not registered": func(r *running) { r.okta.RemoveKey(clientID, r.ring.Keys()[0].ID()) },
-		"down":               func(r *running) { r.okta.SetFault(fakeokta.Fault{Status: 503, Body: "<html>", ContentType: "text/html"}) },
-		"reset":              func(r *running) { r.okta.SetFault(fakeokta.Fault{Reset: true}) },
+		"down": func(r *running) {
+			r.okta.SetFault(fakeokta.Fault{Status: 503, Body: "<html>", ContentType: "text/html"})
+		},
+		"reset": func(r *running) { r.okta.SetFault(fakeokta.Fault{Reset: true}) },
 	}
 	for name, ail := range tests {
 		t.Run(name, func(t *testing.T) {
