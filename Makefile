@@ -36,12 +36,13 @@ bench:
 
 # Minimizing an interesting input can take longer than the whole run.
 fuzz:
-	@set -e; for package in $$($(GO) list ./internal/...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-			echo "$$package $$target"; \
+	@set -e; found=; packages=$$($(GO) list ./internal/...); for package in $$packages; do \
+		listed=$$($(GO) test -list '^Fuzz' $$package); \
+		for target in $$(echo "$$listed" | sed -n '/^Fuzz/p'); do \
+			found=yes; echo "$$package $$target"; \
 			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 		done; \
-	done
+	done; [ -n "$$found" ]
 
 clean:
 	rm -rf .build

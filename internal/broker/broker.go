@@ -119,7 +119,7 @@ func (b *Broker) token(ctx context.Context, who caller.Caller, req TokenRequest)
 		}
 		if wider := scopes.Without(client.Scopes); len(wider) > 0 {
 			return oauth.Token{}, oauth.Fail(oauth.InvalidScope, fmt.Sprintf("client %s may not ask for %s: clients.%s.scopes does not list it",
-				client.Name, shorten(strings.Join(wider, " "), maxAudited), client.Name))
+				client.Name, shorten(strings.Join(wider, " "), maxNamed), client.Name))
 		}
 		if scopes == "" {
 			scopes = client.Scopes
@@ -304,6 +304,8 @@ func keyError(err error) error {
 const (
 	maxAudited = 256
 	maxRefused = 1024
+	// maxNamed bounds what an answer repeats of the scopes that were asked for.
+	maxNamed = 256
 )
 
 func shorten(s string, most int) string {

@@ -51,7 +51,7 @@ func serverLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
 }
 
 // commandLog is for commands that end by themselves: their results are what
-// matters, so it takes warnings alone, or everything when that was asked for.
+// matters, so it takes no less than warnings, unless debug was asked for.
 func commandLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
 	level := "warn"
 	if cfg.Log.Level == "debug" || cfg.Log.Level == "error" {
@@ -60,9 +60,13 @@ func commandLog(w io.Writer, cfg config.Config) (*slog.Logger, error) {
 	return telemetry.Logger(w, level, cfg.Log.Format)
 }
 
+func (o options) read() (*config.Loaded, error) {
+	return config.Load(config.Source{File: o.configFile, Environ: os.Environ()})
+}
+
 // load reads the configuration and makes the log, which is told what was ignored.
 func (o options) load(cmd *cobra.Command, newLog logFor) (*config.Loaded, *slog.Logger, error) {
-	loaded, err := config.Load(config.Source{File: o.configFile, Environ: os.Environ()})
+	loaded, err := o.read()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -22,7 +22,7 @@ func newConfigCheck(opts *options) *cobra.Command {
 		Use:   "check",
 		Short: "Find everything that is wrong with the configuration",
 		Long: `Reads the file and the environment as serve does and lists all mistakes, each
-with its line. It opens no key and asks no server.`,
+with its line. It opens no other file and no port, and asks no server.`,
 		Example: `  okta-token-broker config check
   okta-token-broker config check --config /etc/okta-token-broker.yaml`,
 		Args: noArguments,
@@ -42,13 +42,13 @@ with its line. It opens no key and asks no server.`,
 }
 
 func newConfigShow(opts *options) *cobra.Command {
-	output := choice{"yaml", "json"}
+	output := oneOf("yaml", "json")
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Show every setting in force, and where it comes from",
 		Long: `Shows every setting in force with its source: FILE:LINE, the name of an
 environment variable, or default. A key that came in the environment is redacted.
-The YAML is a configuration file again.`,
+The YAML is a configuration file again, but for such a key.`,
 		Example: `  okta-token-broker config show
   okta-token-broker config show --output json`,
 		Args: noArguments,
@@ -57,7 +57,7 @@ The YAML is a configuration file again.`,
 			if err != nil {
 				return err
 			}
-			if output.is("json") {
+			if output.chosen == "json" {
 				return printJSON(cmd.OutOrStdout(), loaded.Settings())
 			}
 			text, err := loaded.YAML()

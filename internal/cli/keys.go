@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -26,7 +24,7 @@ what they change within two seconds.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	name := cmd.PersistentFlags().String("key", config.DefaultKey, "the ring's name in the configuration")
-	complete(cmd, "key", opts, func(cfg config.Config) []string { return slices.Sorted(maps.Keys(cfg.Keys)) })
+	complete(cmd, "key", opts, keyNames)
 	open := func(cmd *cobra.Command) (*keys.Ring, error) {
 		loaded, log, err := opts.load(cmd, commandLog)
 		if err != nil {
@@ -41,7 +39,7 @@ what they change within two seconds.`,
 type openFunc func(*cobra.Command) (*keys.Ring, error)
 
 func newKeysList(open openFunc) *cobra.Command {
-	output := choice{"table", "json"}
+	output := oneOf("table", "json")
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys of a ring",
@@ -53,7 +51,7 @@ func newKeysList(open openFunc) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output.is("json") {
+			if output.chosen == "json" {
 				return printJSON(cmd.OutOrStdout(), listed(ring))
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)

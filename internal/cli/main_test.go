@@ -76,7 +76,7 @@ func TestWrongUse(t *testing.T) {
 		{"keys frob", 2, "takes no argument"},
 		{"keys list --output xml", 2, `"--output" flag: must be one of table, json`},
 		{"keys jwk surplus", 2, "takes no argument"},
-		{"keys rotate --kid a\tb", 2, "kid"},
+		{"keys rotate --kid a\tb", 2, "control characters"},
 		{"config frob", 2, "takes no argument"},
 		{"config check surplus", 2, "takes no argument"},
 		{"config show --output toml", 2, `"--output" flag: must be one of yaml, json`},

@@ -167,7 +167,12 @@ func (r *reader) command(t *testing.T, b block) *exec.Cmd {
 	if b.language == "go" {
 		cmd.Dir = tree // for go.mod
 	}
-	cmd.Env = append(os.Environ(), "PATH="+r.dir+":"+os.Getenv("PATH"), "OKTA_TOKEN_BROKER_LISTEN=127.0.0.1:0")
+	cmd.Env = []string{"PATH=" + r.dir + ":" + os.Getenv("PATH"), "OKTA_TOKEN_BROKER_LISTEN=127.0.0.1:0"}
+	for _, name := range []string{"HOME", "GOCACHE", "GOMODCACHE", "GOPATH", "GOFLAGS", "GOPROXY", "GOTOOLCHAIN"} {
+		if value, ok := os.LookupEnv(name); ok {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
 	return cmd
 }
 

@@ -121,7 +121,7 @@ func sandbox(cmd *cobra.Command, flags sandboxFlags, faults []fakeokta.Fault, po
 	if err := banner(cmd.OutOrStdout(), listener.Addr(), issuer, configFile); err != nil {
 		return err
 	}
-	err = run(ctx, cfg, listener, log)
+	err = run(ctx, cfg, listeners{api: listener}, log)
 	seen := okta.Counters()
 	log.Info("what the fake Okta saw", "token_requests", seen.TokenRequests, "faults", seen.Faults[fakeokta.Token],
 		"tokens", seen.TokensIssued, "reused_assertions", seen.ReusedJTI)

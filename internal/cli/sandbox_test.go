@@ -93,17 +93,44 @@ func pasteLines(t *testing.T, banner string) {
 
 // A fake Okta that misbehaves is survived, and no assertion is sent twice.
 func TestSandboxFaults(t *testing.T) {
-	for _, tt := range []struct{ faults, saw string }{
-		{"503,reset,skew=-3m", "token_requests=4 faults=3 tokens=1 reused_assertions=0"},
-		{"503@30%,reset@20%", "reused_assertions=0"},
-	} {
-		s := startServing(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--token-life", "5s", "--faults", tt.faults))
-		if status, body := get(t, s.url+"/token"); status != 200 {
-			t.Errorf("%s: status %d: %s", tt.faults, status, body)
+	sandbox := func(args ...string) (*serving, func() string) {
+		s := startServing(t, broker(t, t.TempDir(), nil, append([]string{"sandbox", "0"}, args...)...))
+		return s, func() string {
+			s.stop(t, os.Interrupt)
+			_, saw, _ := strings.Cut(s.logs.String(), "what the fake Okta saw")
+			return strings.TrimSpace(saw)
 		}
-		s.stop(t, os.Interrupt)
-		if !strings.Contains(s.logs.String(), tt.saw) {
-			t.Errorf("%s: no %q in %s", tt.faults, tt.saw, s.logs)
+	}
+	s, end := sandbox("--faults", "503,reset,skew=-3m")
+	if status, body := get(t, s.url+"/token"); status != 200 {
+		t.Errorf("status %d: %s", status, body)
+	}
+	const want = `" token_requests=4 faults=3 tokens=1 reused_assertions=0`
+	if saw := end(); saw != want {
+		t.Errorf("the fake Okta saw %s; want %s in %s", saw, want, s.logs)
+	}
+	if again := strings.Count(s.logs.String(), "level=INFO msg=\"asking again"); again != 3 {
+		t.Errorf("%d corrections in the log: %s", again, s.logs)
+	}
+
+	// What a share of the requests meets is decided by the seed: the same requests
+	// meet the same. Each token command is an exchange of its own.
+	outcome := func(seed string) string {
+		s, end := sandbox("--faults", "503@40%,html@20%", "--seed", seed)
+		get(t, s.url+"/token") // the first exchange is over
+		file := regexp.MustCompile(`Configuration: (\S+)`).FindStringSubmatch(s.stdout)[1]
+		codes := ""
+		for range 6 {
+			_, _, code := run(t, broker(t, t.TempDir(), nil, "token", "--config", file))
+			codes += fmt.Sprint(code)
 		}
+		saw := end()
+		if !strings.Contains(saw, "reused_assertions=0") || strings.Contains(saw, "faults=0 ") {
+			t.Errorf("the fake Okta saw %s", saw)
+		}
+		return codes + saw
+	}
+	if first, again, other := outcome("1"), outcome("1"), outcome("2"); first != again || first == other {
+		t.Errorf("with the seeds 1, 1 and 2: %s, %s and %s", first, again, other)
 	}
 }

@@ -41,16 +41,32 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 	} else if port >= 0 {
 		cfg.Listen = httpapi.WithPort(cfg.Listen, port)
 	}
-	listener, err := httpapi.Listen(cmd.Context(), cfg.Listen)
-	if err != nil {
+	var listeners listeners
+	defer func() { listeners.close() }()
+	if listeners.api, err = httpapi.Listen(cmd.Context(), cfg.Listen); err != nil {
 		return err
 	}
-	defer func() { _ = listener.Close() }()
-	return run(cmd.Context(), cfg, listener, log)
+	if cfg.HealthListen != "" {
+		if listeners.health, err = httpapi.ListenAnywhere(cmd.Context(), cfg.HealthListen); err != nil {
+			return fmt.Errorf("health_listen: %w", err)
+		}
+	}
+	return run(cmd.Context(), cfg, listeners, log)
 }
 
-// run serves on the listener until ctx ends.
-func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slog.Logger) error {
+// listeners are those that are configured.
+type listeners struct{ api, health net.Listener }
+
+func (l listeners) close() {
+	for _, listener := range []net.Listener{l.api, l.health} {
+		if listener != nil {
+			_ = listener.Close()
+		}
+	}
+}
+
+// run serves on the listeners until ctx ends.
+func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.Logger) error {
 	parts, err := assemble(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -69,23 +85,19 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 	for _, ring := range parts.rings {
 		watchers.Go(func() { ring.Watch(watching) })
 	}
-	watchers.Go(func() { prefetch(watching, cfg, parts.broker, log) })
+	watchers.Go(func() { prefetch(watching, cfg, parts) })
 
 	api := httpapi.New(httpapi.Config{Broker: parts.broker, Hosts: cfg.Hosts, Log: log})
-	if cfg.HealthListen != "" {
-		health, err := httpapi.ListenAnywhere(ctx, cfg.HealthListen)
-		if err != nil {
-			return fmt.Errorf("health_listen: %w", err)
-		}
-		log.Info("serving health", "listen", health.Addr().String())
+	if listeners.health != nil {
+		log.Info("serving health", "listen", listeners.health.Addr().String())
 		watchers.Go(func() {
-			if err := httpapi.ServeHealth(watching, health, api); err != nil {
+			if err := httpapi.ServeHealth(watching, listeners.health, api); err != nil {
 				log.Error("health is not served any more", "err", err)
 			}
 		})
 	}
-	log.Info("serving", "listen", listener.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(parts.rings)))
-	if err := httpapi.Serve(ctx, listener, api); err != nil {
+	log.Info("serving", "listen", listeners.api.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(parts.rings)))
+	if err := httpapi.Serve(ctx, listeners.api, api); err != nil {
 		return err
 	}
 	log.Info("stopped")
@@ -93,17 +105,17 @@ func run(ctx context.Context, cfg config.Config, listener net.Listener, log *slo
 }
 
 // prefetch gets the first tokens of the clients that want it.
-func prefetch(ctx context.Context, cfg config.Config, b *broker.Broker, log *slog.Logger) {
+func prefetch(ctx context.Context, cfg config.Config, parts *parts) {
 	var fetches errgroup.Group
 	fetches.SetLimit(4)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-		if !cfg.Clients[name].Prefetch {
+		// Without a key there is nothing that Okta could know, and POST / may be
+		// about to make one under a kid of its own.
+		if ring := parts.rings[cfg.Clients[name].Key]; !cfg.Clients[name].Prefetch || len(ring.Keys()) == 0 {
 			continue
 		}
 		fetches.Go(func() error {
-			if _, err := b.Token(ctx, caller.Local("prefetch"), broker.TokenRequest{Client: name}); err != nil && ctx.Err() == nil {
-				log.Warn("prefetching a token", "client", name, "err", err)
-			}
+			_, _ = parts.broker.Token(ctx, caller.Local("prefetch"), broker.TokenRequest{Client: name}) // the log has it
 			return nil
 		})
 	}

@@ -315,12 +315,13 @@ func TestStoppingUnderLoad(t *testing.T) {
 	if err := okta.RegisterKey("0oa1", json.RawMessage(jwk)); err != nil {
 		t.Fatal(err)
 	}
-	s := startServing(t, broker(t, dir, env, "0"))
+	s := startServing(t, broker(t, dir, append(env, "OKTA_TOKEN_BROKER_HEALTH_LISTEN=127.0.0.1:0"), "0"))
+	ready := healthOf(t, s) + "/readyz"
 	var served atomic.Int64
 	var elsewhere atomic.Bool
 	var callers sync.WaitGroup
-	status := func(client *http.Client, path string) int {
-		resp, err := client.Get(s.url + path)
+	status := func(client *http.Client, url string) int {
+		resp, err := client.Get(url)
 		if err != nil {
 			t.Errorf("a request failed: %v", err)
 			return 0
@@ -335,7 +336,7 @@ func TestStoppingUnderLoad(t *testing.T) {
 		callers.Go(func() {
 			defer client.CloseIdleConnections()
 			for !elsewhere.Load() && !t.Failed() {
-				if got := status(client, "/token"); got != 200 {
+				if got := status(client, s.url+"/token"); got != 200 {
 					t.Errorf("status %d", got)
 				}
 				served.Add(1)
@@ -343,7 +344,7 @@ func TestStoppingUnderLoad(t *testing.T) {
 		})
 	}
 	callers.Go(func() {
-		for !t.Failed() && status(http.DefaultClient, "/readyz") == 200 {
+		for !t.Failed() && status(http.DefaultClient, ready) == 200 {
 			runtime.Gosched()
 		}
 		elsewhere.Store(true)
@@ -356,53 +357,4 @@ func TestStoppingUnderLoad(t *testing.T) {
 	}
 	callers.Wait()
 	t.Logf("%d requests served", served.Load())
-}
-
-func TestPrefetch(t *testing.T) {
-	okta, issuer := startOkta(t)
-	dir := t.TempDir()
-	jwk, _, _ := run(t, broker(t, dir, nil, "keys", "jwk"))
-	if err := okta.RegisterKey("0oa1", json.RawMessage(jwk)); err != nil {
-		t.Fatal(err)
-	}
-	config := "clients:\n  default: {issuer: '" + issuer + "', client_id: 0oa1, scopes: [okta.users.read]}\n" +
-		"  later: {issuer: '" + issuer + "', client_id: 0oa1, scopes: [okta.users.read], prefetch: false}\n"
-	if err := os.WriteFile(filepath.Join(dir, "okta-token-broker.yaml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := startServing(t, broker(t, dir, nil, "0"))
-	for deadline := time.Now().Add(20 * time.Second); okta.Counters().TokensIssued == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no token is fetched ahead")
-		}
-	}
-	for i, tt := range []struct {
-		client string
-		posts  int
-	}{{"default", 1}, {"later", 2}} {
-		if status, body := get(t, s.url+"/token?client="+tt.client); status != 200 {
-			t.Errorf("status %d: %s", status, body)
-		}
-		if got := okta.Counters().TokenRequests; got != tt.posts {
-			t.Errorf("%d requests after %d tokens were read, want %d", got, i+1, tt.posts)
-		}
-	}
-}
-
-func TestHealthListen(t *testing.T) {
-	s := startServing(t, broker(t, t.TempDir(), []string{"OKTA_TOKEN_BROKER_HEALTH_LISTEN=127.0.0.1:0"}, "0"))
-	found := regexp.MustCompile(`msg="serving health" listen=(\S+)`).FindStringSubmatch(s.logs.String())
-	if found == nil {
-		t.Fatalf("no health: %s", s.logs)
-	}
-	if status, body := get(t, "http://"+found[1]+"/readyz"); status != 200 || !strings.Contains(body, "ready") {
-		t.Errorf("status %d: %s", status, body)
-	}
-	if status, _ := get(t, "http://"+found[1]+"/token"); status != 404 {
-		t.Errorf("/token: status %d", status)
-	}
-	_, stderr, code := run(t, broker(t, t.TempDir(), []string{"OKTA_TOKEN_BROKER_HEALTH_LISTEN=" + found[1]}, "0"))
-	if code != 1 || !strings.Contains(stderr, "health_listen: listening on "+found[1]+": the port is taken") {
-		t.Errorf("a taken port: exit code %d: %s", code, stderr)
-	}
 }

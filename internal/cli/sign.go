@@ -15,7 +15,7 @@ import (
 func newSign(opts *options) *cobra.Command {
 	var request broker.SignRequest
 	var client string
-	output := choice{"json", "jwt"}
+	output := oneOf("json", "jwt")
 	cmd := &cobra.Command{
 		Use:   "sign",
 		Short: "Sign a client assertion, without a running broker",
@@ -37,7 +37,7 @@ func newSign(opts *options) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("signing: %w", err)
 			}
-			if output.is("jwt") {
+			if output.chosen == "jwt" {
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), signed.JWT)
 				return err
 			}

@@ -14,7 +14,7 @@ import (
 
 func newToken(opts *options) *cobra.Command {
 	var client, scope string
-	output := choice{"json", "token", "header"}
+	output := oneOf("json", "token", "header")
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Get an access token, without a running broker",
@@ -35,7 +35,7 @@ func newToken(opts *options) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("getting a token: %w", err)
 			}
-			switch out := cmd.OutOrStdout(); output[0] {
+			switch out := cmd.OutOrStdout(); output.chosen {
 			case "token":
 				_, err = fmt.Fprintln(out, answer.AccessToken)
 			case "header":

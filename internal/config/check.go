@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
 	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/secret"
 )
 
 // check finds what is wrong with a configuration, wherever its values came
@@ -78,11 +80,14 @@ func (c *checker) listeners(cfg Config) {
 	taken := map[string]string{}
 	for _, listener := range []struct{ path, address string }{{"listen", cfg.Listen}, {"health_listen", cfg.HealthListen}} {
 		path, address := listener.path, listener.address
-		_, port, err := net.SplitHostPort(address)
+		host, port, err := net.SplitHostPort(address)
+		_, portErr := strconv.ParseUint(port, 10, 16)
 		switch other, isTaken := taken[address]; {
-		case address == "" && path != "listen":
-		case err != nil && !strings.HasPrefix(address, "unix:/"):
+		case address == "" && path != "listen", strings.HasPrefix(address, "unix:/") && !isTaken:
+		case (err != nil || portErr != nil) && !isTaken:
 			c.addf(path, "must be host:port or unix:/path")
+		case path == "listen" && !isLoopback(host):
+			c.addf(path, "other machines could reach it, and no callers are configured: listen on 127.0.0.1 or on unix:/path")
 		case isTaken && port != "0":
 			c.addf(path, "is the address of %s, too", other)
 		}
@@ -114,6 +119,8 @@ func (c *checker) key(path, name string, key Key) {
 	case !key.PEM.IsZero():
 	case key.File == "":
 		c.addf(path+".file", "must not be empty")
+	case key.File == fmt.Sprint(secret.Text{}):
+		c.addf(path+".file", "stands for a key that came in OKTA_CLIENT_PRIVATEKEY: give the path of a PEM file")
 	case !plausiblePath(key.File):
 		c.addf(path+".file", "must be the path of a PEM file, not a key")
 	}

@@ -97,23 +97,24 @@ func (d *decoder) ownVariables(env environment, cfg *Config) {
 
 // oktaVariables fills client and key default from the variables of Okta's SDKs.
 func (d *decoder) oktaVariables(env environment, cfg *Config) {
+	used := false
 	use := func(name, path string, set func(value string)) {
 		if value := env.get(name); value != "" {
 			d.origins[path] = origin{variable: name}
 			set(value)
+			used = true
 		}
 	}
 	client, configured := cfg.Clients[DefaultClient]
 	if !configured {
 		client = defaultClient()
 	}
-	before := len(d.origins)
 	use("OKTA_CLIENT_ORGURL", "clients.default.issuer", func(value string) { client.Issuer = value })
 	use("OKTA_CLIENT_CLIENTID", "clients.default.client_id", func(value string) { client.ClientID = value })
 	use("OKTA_CLIENT_SCOPES", "clients.default.scopes", func(value string) {
 		client.Scopes = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 	})
-	if configured || len(d.origins) > before {
+	if configured || used {
 		if cfg.Clients == nil {
 			cfg.Clients = map[string]Client{}
 		}

@@ -95,7 +95,7 @@ signing:
 	}
 }
 
-// What is shown is a configuration that means the same.
+// The examples are valid, and what is shown of them means the same.
 func TestShownLoadsAgain(t *testing.T) {
 	files, err := filepath.Glob("../../configs/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -105,6 +105,9 @@ func TestShownLoadsAgain(t *testing.T) {
 		first, err := Load(Source{File: file})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if len(first.Clients) == 0 {
+			t.Errorf("%s configures no client", file)
 		}
 		shown, err := first.YAML()
 		if err != nil {

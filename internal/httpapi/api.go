@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -42,7 +43,7 @@ func New(cfg Config) *API {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	a.router.Use(a.recoverPanics, a.guard, limitBody)
-	answerUnrouted(a.router)
+	answerUnrouted(a.router, "no such path: see /openapi.yaml")
 	a.router.Post("/", a.sign)
 	a.router.Get("/token", a.getToken)
 	a.router.Post("/token", a.postToken)
@@ -56,7 +57,7 @@ func New(cfg Config) *API {
 // anybody may reach.
 func (a *API) Health() http.Handler {
 	router := chi.NewRouter()
-	answerUnrouted(router)
+	answerUnrouted(router, "no such path: /healthz and /readyz are all there is")
 	a.routeHealth(router)
 	return router
 }
@@ -100,9 +101,9 @@ func (a *API) readyz(w http.ResponseWriter, _ *http.Request) {
 
 // answerUnrouted answers 404, and 405 with the methods that the path has: chi
 // names them only in its own, plain-text, answer.
-func answerUnrouted(router *chi.Mux) {
+func answerUnrouted(router *chi.Mux, description string) {
 	notFound := func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, r, http.StatusNotFound, api.Error{Error: "not_found", Description: "no such path: see /openapi.yaml"})
+		writeError(w, r, http.StatusNotFound, api.Error{Error: "not_found", Description: description})
 	}
 	router.NotFound(notFound)
 	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
@@ -122,14 +123,15 @@ func answerUnrouted(router *chi.Mux) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, answer any) {
-	body, err := json.Marshal(answer)
-	if err != nil {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // people read errors in a terminal, and a > there
+	if err := encoder.Encode(answer); err != nil {
 		panic("marshalling an answer: " + err.Error())
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(body)
-	_, _ = w.Write([]byte{'\n'})
+	_, _ = w.Write(body.Bytes())
 }
 
 // noStore keeps tokens and assertions out of caches (RFC 6749 section 5.1).

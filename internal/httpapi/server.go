@@ -48,6 +48,13 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 		return nil, err
 	}
 	listener, err := ListenAnywhere(ctx, address)
+	if errors.Is(err, errTaken) {
+		hint := "give another one as PORT"
+		if runtime.GOOS == "darwin" && strings.HasSuffix(address, ":5000") {
+			hint += "; on macOS the AirPlay Receiver sits on port 5000"
+		}
+		err = fmt.Errorf("%w: %s", err, hint)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,17 +74,15 @@ func ListenAnywhere(ctx context.Context, address string) (net.Listener, error) {
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		hint := "give another one as PORT"
-		if runtime.GOOS == "darwin" && strings.HasSuffix(address, ":5000") {
-			hint += "; on macOS the AirPlay Receiver sits on port 5000"
-		}
-		return nil, fmt.Errorf("listening on %s: the port is taken: %s", address, hint)
+		err = errTaken
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", address, err)
 	}
 	return listener, nil
 }
+
+var errTaken = errors.New("the port is taken")
 
 func notLoopback(address string) error {
 	return fmt.Errorf("listening on %s: refused, because other machines could reach it and no callers are configured: listen on 127.0.0.1 or on unix:/path", address)

@@ -87,9 +87,6 @@ func absent(value jsontext.Value) bool { return value == nil || value.Kind() == 
 
 // field reads a string.
 func field(name string, value jsontext.Value) (string, error) {
-	if value.Kind() != '"' {
-		return "", oauth.Fail(oauth.InvalidRequest, name+" must be a string!")
-	}
 	text, err := jsontext.AppendUnquote(nil, value)
 	if err != nil {
 		return "", oauth.Fail(oauth.InvalidRequest, name+" must be a string!")

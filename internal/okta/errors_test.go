@@ -38,7 +38,13 @@ func TestErrorsNameTheConfiguration(t *testing.T) {
 		{400, "invalid_client", "", nil, oauth.Refused, []string{"clients.billing.client_id", jwk, "{kid}", "clock"}},
 		{401, "", "", nil, oauth.Refused, []string{"clients.billing.client_id", jwk, "{kid}", "clock"}},
 		{401, "", "", custom, oauth.Refused, []string{"clients.billing.client_id", jwk, "{kid}", "clock"}},
-		{400, "invalid_request", "no key of that kid was found", nil, oauth.Refused, []string{jwk, "{kid}", "keys.signer.kid"}}, // Ory
+		{400, "invalid_request", "no key of that kid was found", elsewhere, oauth.Refused, []string{jwk, "{kid}", "keys.signer.kid"}}, // Ory
+		{400, "invalid_request", "skidata is unknown", elsewhere, oauth.Refused, []string{"refused the request"}},
+		{401, "unauthorized_client", "Invalid client or Invalid client credentials", elsewhere, oauth.Refused, []string{"clients.billing.client_id", jwk, "clock"}}, // Keycloak
+		{400, "unauthorized_client", "AADSTS700016: unknown application", elsewhere, oauth.Refused, []string{"clients.billing.client_id", jwk}},
+		{401, "invalid_client", "Algorithm RS256 is not allowed", elsewhere, oauth.Refused, []string{"clients.billing.client_id", jwk}},
+		{403, "access_denied", "Client is not authorized to access this", elsewhere, oauth.Refused, []string{"policies", "clients.billing.scopes"}},
+		{404, "", "", elsewhere, oauth.Refused, []string{endpoint + " is not there", "clients.billing.token_endpoint"}},
 		{400, "invalid_scope", "One or more scopes are not configured for the authorization server resource.", custom, oauth.InvalidScope, []string{issuer + "/oauth2/aus1 does not have", "to the org, " + issuer, "clients.billing.scopes"}},
 		{400, "invalid_scope", "Custom scopes are not allowed for this request.", nil, oauth.InvalidScope, []string{issuer + "/oauth2/ID", "clients.billing.scopes"}},
 		{401, "access_denied", "Policy evaluation failed for this request, please check the policy configurations.", custom, oauth.Refused, []string{issuer + "/oauth2/aus1", "Access Policies"}},
@@ -75,21 +81,33 @@ func TestErrorsNameTheConfiguration(t *testing.T) {
 
 // No row of the table hides another, and none leaves a placeholder behind.
 func TestEveryRowIsReached(t *testing.T) {
-	w := newClient(t, nil)
-	all := rows()
-	for i, row := range all {
-		f := &failure{kind: refused, status: max(row.status, 400), code: row.code, description: row.words}
-		if got := f.match(); got != row {
-			t.Errorf("row %d is hidden by the row for %d %q %q", i, got.status, got.code, got.words)
+	for _, change := range []func(*ServerConfig, *ClientConfig){func(*ServerConfig, *ClientConfig) {}, elsewhere} {
+		w := newClient(t, nil, change)
+		server := w.client.cfg.Server
+		all := server.rows()
+		for i, row := range all {
+			f := &failure{kind: refused, status: max(row.status, 400), code: row.code, description: row.words}
+			if got := server.rowFor(f); got != row {
+				t.Errorf("row %d is hidden by the row for %d %q %q", i, got.status, got.code, got.words)
+			}
+			f.row = row
+			e := w.client.explain(f, w.active())
+			if strings.ContainsAny(e.Description, "{}") {
+				t.Errorf("a placeholder is left in: %s", e.Description)
+			}
+			if !server.isOkta && strings.Contains(strings.NewReplacer("okta-token-broker", "", endpoint, "").Replace(e.Description), "kta") {
+				t.Errorf("Okta's pages and addresses do not help with another server: %s", e.Description)
+			}
 		}
-		f.row = row
-		if e := w.client.explain(f, w.active()); strings.ContainsAny(e.Description, "{}") {
-			t.Errorf("a placeholder is left in: %s", e.Description)
+		if last := all[len(all)-1]; last.status != 0 || last.code != "" || last.words != "" {
+			t.Errorf("the last row does not match everything: %+v", last)
 		}
 	}
-	if last := all[len(all)-1]; last.status != 0 || last.code != "" || last.words != "" {
-		t.Errorf("the last row does not match everything: %+v", last)
-	}
+}
+
+// elsewhere is a server that is not Okta.
+func elsewhere(s *ServerConfig, _ *ClientConfig) {
+	s.Issuer, s.TokenEndpoint = "https://id.acme.test/realms/a", endpoint
 }
 
 // What a server quotes back of an assertion, or sends in place of words, stays

@@ -53,11 +53,10 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-// refusesClient reports whether the server did not accept who we say we are.
-// Servers that are not Okta also say so with unauthorized_client, or with no
-// word at all.
+// refusesClient reports whether the server did not accept who we say we are, by a
+// code that may mean that, or without a code.
 func (f *failure) refusesClient() bool {
-	return f.kind == refused && (f.code == "invalid_client" || f.status == http.StatusUnauthorized && (f.code == "unauthorized_client" || f.code == ""))
+	return f.kind == refused && f.row.fix == byState && (f.row.code != "" || f.code == "")
 }
 
 // transportFailure sorts an error of net/http, whose text can quote what the
@@ -118,7 +117,7 @@ func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 	}
 	fail.code = c.identifier(fail.code)
 	fail.description = c.clean(fail.description)
-	fail.row = fail.match()
+	fail.row = c.server.rowFor(fail)
 	if resp.StatusCode == http.StatusTooManyRequests {
 		fail.retryAfter = untilReset(resp.Header)
 	}
@@ -192,13 +191,17 @@ func notIdentifierRune(r rune) bool {
 // clean makes a server's description fit for callers and logs: the characters
 // of RFC 6749 section 5.2, one line, bounded, and no secret.
 func (c *checker) clean(s string) string {
-	words := strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' })
-	for i, word := range words {
-		if c.holdsSecret(word) {
-			words[i] = "[redacted]"
+	var clean strings.Builder
+	for word := range strings.FieldsFuncSeq(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' }) {
+		if clean.Len() > maxDescription {
+			break
 		}
+		if c.holdsSecret(word) {
+			word = "[redacted]"
+		}
+		clean.WriteString(" " + word)
 	}
-	s = strings.ReplaceAll(strings.Join(words, " "), `"`, "'")
+	s = strings.ReplaceAll(strings.TrimPrefix(clean.String(), " "), `"`, "'")
 	return s[:min(len(s), maxDescription)]
 }
 

@@ -32,7 +32,7 @@ func FuzzAnswer(f *testing.F) {
 		add(200, body, "Content-Type", "application/json; charset=utf-8")
 		add(400, body)
 	}
-	for _, row := range rows() {
+	for _, row := range oktaRows() {
 		add(max(row.status, 401), refusing(row.code, row.words+" "+theJWT), "X-Okta-Request-Id", theJWT)
 		add(max(row.status, 400), `{"errorCode":"`+row.code+`","errorSummary":"`+row.words+` signature`+theSignature+`"}`)
 	}

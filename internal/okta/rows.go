@@ -1,0 +1,168 @@
+package okta
+
+import (
+	"slices"
+	"strings"
+
+	"okta-token-broker/internal/oauth"
+)
+
+// row is one way in which a server refuses, as Okta words it.
+type row struct {
+	status int    // 0 matches any, 500 any server error
+	code   string // "" matches any
+	words  string // part of the description, "" matches any
+	fix    correction
+	class  oauth.Class
+	// advice says what is wrong and what to do. It may hold {client}, {id},
+	// {ring}, {kid}, {issuer}, {org}, {endpoint} and {audience}.
+	advice string
+}
+
+func (r row) matches(f *failure) bool {
+	return (r.status == 0 || r.status == f.status || r.status == 500 && f.status >= 500) &&
+		(r.code == "" || r.code == f.code) && strings.Contains(f.description, r.words)
+}
+
+// Where Okta's Admin Console has what is to be changed.
+const (
+	appGeneral     = "in Okta, Applications > app > General"
+	appCredentials = appGeneral + " > Client Credentials"
+	customServer   = "in Okta, Security > API > Authorization Servers > server"
+)
+
+const (
+	// jwkCommand shows the active key, whatever other key was tried last.
+	jwkCommand = "the output of `okta-token-broker keys jwk --key {ring}`"
+
+	dpopAdvice = "the app requires DPoP, and the broker sends no proof: under Proof of possession (" + appGeneral + " > General Settings) clear Require Demonstrating Proof of Possession (DPoP) header in token requests"
+
+	refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
+)
+
+// oktaRows is read from the top; the first match counts, and the last row matches
+// everything. The texts are Okta's.
+func oktaRows() []row {
+	return []row{
+		{429, "", "", giveUp, oauth.Unavailable,
+			"the authorization server limits the rate of requests: wait before asking again; in Okta, Reports > Rate Limits shows what uses it up"},
+		{500, "", "", waitAndRetry, oauth.Unavailable,
+			"the authorization server failed: ask again later; status.okta.com shows Okta's outages"},
+
+		{0, "invalid_client", "must be the endpoint invoked", giveUp, oauth.Refused,
+			"the authorization server was asked at another URL than the assertion's audience, {audience}: check that clients.{client}.issuer has the host that the server itself knows, and set clients.{client}.audience to endpoint"},
+		{0, "invalid_client", "expiration too far into the future", useClock, oauth.Refused,
+			"the broker's clock runs fast: synchronise it; or lower clients.{client}.assertion_lifetime, which may be an hour at most"},
+		{0, "invalid_client", "token is expired", useClock, oauth.Refused,
+			"the broker's clock runs slow: synchronise it"},
+		{0, "invalid_client", "must be issued before the current time", useClock, oauth.Refused,
+			"the broker's clock runs fast: synchronise it"},
+		{0, "invalid_client", "has already been used", newJTI, oauth.Refused,
+			"the authorization server says that fresh assertions were used before: look for a proxy that repeats requests"},
+		{0, "invalid_client", "kid is invalid", otherKey, oauth.Refused,
+			"the authorization server does not know the public key {kid}: add " + jwkCommand + " to the app's public keys (" + appCredentials + "); or, for a key that was made elsewhere, set keys.{ring}.kid to the kid it has there"},
+		{0, "invalid_client", "signature is invalid", otherKey, oauth.Refused,
+			"the assertion's signature does not fit the app's public key of the same kid: replace that one (" + appCredentials + ") by " + jwkCommand + ", which has the kid {kid}; or, if keys.{ring}.kid names another key's kid, correct it"},
+		{0, "invalid_client", "algorithm", otherKey, oauth.Refused,
+			"the app's public key is for another algorithm than the broker's key: replace it (" + appCredentials + ") by " + jwkCommand + ", which has the kid {kid}"},
+		{0, "invalid_client", "'use'", otherKey, oauth.Refused,
+			"the app's public key is not for signing: replace it (" + appCredentials + ") by " + jwkCommand + ", which has the kid {kid} and the use sig"},
+		{0, "invalid_client", "does not have a JWKSet configured", noKeyWill, oauth.Refused,
+			"the app has no public key: choose Public key / Private key (" + appCredentials + ") and add " + jwkCommand + ", which has the kid {kid}"},
+		{0, "invalid_client", "Error retrieving the client JWKSet", giveUp, oauth.Unavailable,
+			"the authorization server cannot read the app's jwks_uri: check that URL (" + appCredentials + "), and that the server can reach it"},
+		{0, "invalid_client", "Invalid value for 'client_id'", noKeyWill, oauth.Refused,
+			"{issuer} does not know the client {id}: check clients.{client}.client_id (" + appGeneral + " > Client ID) and clients.{client}.issuer, which must be of the org that has the app"},
+		{0, "invalid_client", "", byState, oauth.Refused, refusedAdvice},
+		{0, "invalid_scope", "No scopes were requested", giveUp, oauth.InvalidScope,
+			"the authorization server gives no token without a scope: set clients.{client}.scopes"},
+		{0, "invalid_scope", "are not configured", giveUp, oauth.InvalidScope,
+			"{issuer} does not have all of these scopes: add them to it (" + customServer + " > Scopes) or take them out of clients.{client}.scopes; for okta.* scopes set clients.{client}.issuer to the org, {org}"},
+		{0, "invalid_scope", "Custom scopes are not allowed", giveUp, oauth.InvalidScope,
+			"{issuer} is the org authorization server, which gives okta.* scopes alone: take the others out of clients.{client}.scopes, or set clients.{client}.issuer to a custom authorization server, {org}/oauth2/ID"},
+		{0, "invalid_scope", "'openid'", giveUp, oauth.InvalidScope,
+			"openid is for users who sign in, and the client credentials grant has none: take it out of clients.{client}.scopes"},
+		{0, "invalid_scope", "", giveUp, oauth.InvalidScope,
+			"the authorization server does not grant these scopes: check clients.{client}.scopes"},
+		{0, "consent_required", "", giveUp, oauth.Refused,
+			"the app was granted none of these scopes: grant them (in Okta, Applications > app > Okta API Scopes), or correct clients.{client}.scopes"},
+
+		{403, "access_denied", "", giveUp, oauth.Refused,
+			"the authorization server denies the app from the broker's network address: add the address to a network zone (in Okta, Security > Networks) that the app allows (" + appGeneral + ")"},
+		{0, "access_denied", "Denied scopes", giveUp, oauth.Refused,
+			"no access policy of {issuer} grants the app all of these scopes at once: add the denied ones to the rule that has the others (" + customServer + " > Access Policies), or take them out of clients.{client}.scopes"},
+		{0, "access_denied", "", giveUp, oauth.Refused,
+			"no access policy of {issuer} lets the app in: assign one to the app, with a rule for Client Credentials and these scopes (" + customServer + " > Access Policies)"},
+
+		{401, "unauthorized_client", "", byState, oauth.Refused, refusedAdvice},
+		{0, "unauthorized_client", "to use the provided grant type", giveUp, oauth.Refused,
+			"the app may not use the client credentials grant: tick Client Credentials under Grant type (" + appGeneral + " > General Settings)"},
+		{0, "unauthorized_client", "", giveUp, oauth.Refused,
+			"the authorization server does not let the app use the client credentials grant: tick Client Credentials under Grant type (" + appGeneral + " > General Settings); where it takes a custom authorization server, set clients.{client}.issuer to {org}/oauth2/ID"},
+		{0, "unsupported_grant_type", "", giveUp, oauth.Refused,
+			"{issuer} does not serve the client credentials grant: check clients.{client}.issuer, {org} for okta.* scopes, {org}/oauth2/ID for others"},
+		{0, "invalid_dpop_proof", "", giveUp, oauth.Refused, dpopAdvice},
+		{0, "use_dpop_nonce", "", giveUp, oauth.Refused, dpopAdvice},
+		{0, "temporarily_unavailable", "", waitAndRetry, oauth.Unavailable,
+			"the authorization server is overloaded or in maintenance: ask again later; status.okta.com shows Okta's outages"},
+
+		{401, "", "", byState, oauth.Refused, refusedAdvice},
+		{404, "", "", giveUp, oauth.Refused,
+			"{issuer} has no token endpoint: check clients.{client}.issuer; servers that are not Okta need clients.{client}.token_endpoint"},
+		{0, "", "", giveUp, oauth.Refused,
+			"the authorization server refused the request: look the call up by its request id (in Okta, Reports > System Log)"},
+	}
+}
+
+// otherRows is the same for servers that are not Okta. Their words differ, so that
+// codes have to do, and what they mean by a code does, too.
+func otherRows() []row {
+	return []row{
+		{429, "", "", giveUp, oauth.Unavailable,
+			"the authorization server limits the rate of requests: wait before asking again"},
+		{500, "", "", waitAndRetry, oauth.Unavailable,
+			"the authorization server failed: ask again later; its log may have the reason"},
+		{0, "temporarily_unavailable", "", waitAndRetry, oauth.Unavailable,
+			"the authorization server is overloaded or in maintenance: ask again later"},
+
+		{0, "invalid_client", "", byState, oauth.Refused, refusedAdvice},
+		// How Ory's servers say that they do not know the key.
+		{0, "invalid_request", " kid ", otherKey, oauth.Refused,
+			"the authorization server does not know the public key {kid}: add " + jwkCommand + " to the client's public keys; or, for a key that was made elsewhere, set keys.{ring}.kid to the kid it has there"},
+		// Keycloak and Entra say so of an unknown client and of a wrong key, too.
+		{0, "unauthorized_client", "", byState, oauth.Refused,
+			"the authorization server does not accept the client, or does not let it use the client credentials grant: check clients.{client}.client_id, that the client may use the grant and authenticates by private_key_jwt, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"},
+		{0, "invalid_scope", "", giveUp, oauth.InvalidScope,
+			"the authorization server does not grant these scopes: check clients.{client}.scopes"},
+		{0, "consent_required", "", giveUp, oauth.Refused,
+			"the client was not granted these scopes: grant them at the authorization server, or correct clients.{client}.scopes"},
+		{0, "access_denied", "", giveUp, oauth.Refused,
+			"the authorization server denies the client these scopes: check its policies, and clients.{client}.scopes"},
+		{0, "unsupported_grant_type", "", giveUp, oauth.Refused,
+			"{endpoint} does not serve the client credentials grant: check clients.{client}.token_endpoint"},
+		{0, "invalid_dpop_proof", "", giveUp, oauth.Refused,
+			"the client requires DPoP, and the broker sends no proof: turn it off for the client"},
+		{0, "use_dpop_nonce", "", giveUp, oauth.Refused,
+			"the client requires DPoP, and the broker sends no proof: turn it off for the client"},
+
+		{401, "", "", byState, oauth.Refused, refusedAdvice},
+		{404, "", "", giveUp, oauth.Refused,
+			"{endpoint} is not there: check clients.{client}.token_endpoint"},
+		{0, "", "", giveUp, oauth.Refused,
+			"the authorization server refused the request: its log may have the reason"},
+	}
+}
+
+// rows are how this server refuses.
+func (s *Server) rows() []row {
+	if s.isOkta {
+		return oktaRows()
+	}
+	return otherRows()
+}
+
+// rowFor finds how a refusal is dealt with.
+func (s *Server) rowFor(f *failure) row {
+	all := s.rows()
+	return all[slices.IndexFunc(all, func(r row) bool { return r.matches(f) })]
+}
