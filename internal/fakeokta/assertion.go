@@ -49,8 +49,8 @@ func (o *Okta) authenticate(c *call) (*app, *refusal) {
 
 // verify checks a client assertion: the signature first, so that nobody else can use up an app's jti; then the jti is
 // consumed, whatever the claims turn out to be, as Okta does; then the claims.
-func (o *Okta) verify(call *call) (*app, *refusal) {
-	jws, err := jose.ParseSignedCompact(call.form.Get("client_assertion"), algorithms())
+func (o *Okta) verify(c *call) (*app, *refusal) {
+	jws, err := jose.ParseSignedCompact(c.form.Get("client_assertion"), algorithms())
 	if _, is := errors.AsType[*jose.ErrUnexpectedSignatureAlgorithm](err); is {
 		return nil, wrongAlgorithm()
 	}
@@ -61,16 +61,16 @@ func (o *Okta) verify(call *call) (*app, *refusal) {
 	if _, there := header.ExtraHeaders["jku"]; there {
 		return nil, invalidClient("The client_assertion JWT header must not have a jku.")
 	}
-	var c claims
-	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &c); err != nil {
+	var payload claims
+	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &payload); err != nil {
 		return nil, unparsable()
 	}
 
-	a := o.app(c.text("iss"))
+	a := o.app(payload.text("iss"))
 	if a == nil {
 		return nil, invalidClient("Invalid value for 'client_id' parameter.")
 	}
-	key, refused := o.keyOf(call.Context(), a, header.KeyID)
+	key, refused := o.keyOf(c.Context(), a, header.KeyID)
 	if refused != nil {
 		return nil, refused
 	}
@@ -84,9 +84,9 @@ func (o *Okta) verify(call *call) (*app, *refusal) {
 	}
 	o.tally.note(func(n *Counters) { n.Kids[key.KeyID]++ })
 
-	fresh := o.consume(a, c, o.now().Unix())
+	fresh := o.consume(a, payload, o.now().Unix())
 	// Okta takes one audience, the URL of the endpoint that is called.
-	if refused := c.check(a.id, call.server.base+"/"+string(call.endpoint), call.now); refused != nil {
+	if refused := payload.check(a.id, c.server.base+"/"+string(c.endpoint), c.now); refused != nil {
 		return nil, refused
 	}
 	if !fresh {
@@ -96,14 +96,15 @@ func (o *Okta) verify(call *call) (*app, *refusal) {
 }
 
 // consume uses up the assertion's jti, if it has one, and tells whether it was new. It is remembered until the assertion
-// expires, within bounds: an absurd exp must not fill the memory, and one in the past not hide a replay.
-func (o *Okta) consume(a *app, c claims, now int64) bool {
-	jti := c.text("jti")
+// expires, within bounds: an absurd exp must not fill the memory, and one in the past not hide a replay. Now is
+// without a fault's skew, which is for one request.
+func (o *Okta) consume(a *app, payload claims, now int64) bool {
+	jti := payload.text("jti")
 	if jti == "" {
 		return true
 	}
 	until := now + minMemory
-	if exp, err := read[int64](c, "exp"); err == nil && exp != nil {
+	if exp, err := read[int64](payload, "exp"); err == nil && exp != nil {
 		until = min(max(*exp, until), now+maxMemory)
 	}
 	fresh := a.use(jti, until, now)

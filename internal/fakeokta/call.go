@@ -19,7 +19,8 @@ const (
 // Endpoint is a kind of endpoint, for faults, limits and counters. Those of all authorization servers are one kind.
 type Endpoint string
 
-// The endpoints. Each is the name that a command line can use.
+// The endpoints. Those that take a client assertion are named after the last segment of their URL, because the audience
+// that an assertion must have is made with the name.
 const (
 	Token      Endpoint = "token"
 	Introspect Endpoint = "introspect"
@@ -29,11 +30,6 @@ const (
 	AppKeys    Endpoint = "appkeys"  // the API of an app's public keys
 	Users      Endpoint = "users"    // the protected resource
 )
-
-// Endpoints are all of them.
-func Endpoints() []Endpoint {
-	return []Endpoint{Token, Introspect, Revoke, JWKS, Metadata, AppKeys, Users}
-}
 
 // takesAssertion tells whether clients authenticate to the endpoint (RFC 7523, section 2.2).
 func (e Endpoint) takesAssertion() bool {

@@ -19,7 +19,7 @@ type Counters struct {
 	// Refused requests of clients for a token, an introspection or a revocation, by OAuth error code. The answers that
 	// faults and rate limits make up do not count.
 	Refused map[string]int
-	// RateLimited counts the requests that SetRateLimit refused, Faults those that met a fault.
+	// RateLimited counts the requests that SetRateLimit refused, Faults those that met a fault. No request is in both.
 	RateLimited, Faults map[Endpoint]int
 	// Kids counts assertions whose signature verified, by the kid of the key.
 	Kids map[string]int

@@ -63,7 +63,8 @@ func (o *Okta) SetFault(faults ...Fault) {
 
 // SetFaultAt makes an endpoint misbehave from the next request on, in place of what was set before. The first of the
 // faults that meets a request is the one it gets: several with a Count come one after the other, and those with a Share
-// are drawn, once per request, in the same sequence after each call.
+// are drawn, once per request, in the same sequence after each call. A request that a RateLimit refuses meets none: it
+// is answered at once, uses up no Count and draws nothing.
 func (o *Okta) SetFaultAt(e Endpoint, faults ...Fault) {
 	hash := fnv.New64a()
 	_, _ = io.WriteString(hash, string(e)) // endpoints do not share their luck
@@ -86,14 +87,19 @@ type plan struct {
 	random *rand.Rand
 }
 
-// nextFault is the fault that meets the present request, if one does; the zero Fault does nothing.
-func (o *Okta) nextFault(e Endpoint) (Fault, bool) {
+// nextFault is the fault that meets the present request; the zero Fault, which does nothing, if none does.
+func (o *Okta) nextFault(e Endpoint) Fault {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if p := o.plans[e]; p != nil {
-		return p.next()
+	p := o.plans[e]
+	if p == nil {
+		return Fault{}
 	}
-	return Fault{}, false
+	fault, met := p.next()
+	if met {
+		o.tally.note(func(n *Counters) { n.Faults[e]++ })
+	}
+	return fault
 }
 
 func (p *plan) next() (Fault, bool) {

@@ -255,11 +255,11 @@ func serve(t *testing.T, start func(*httptest.Server)) (*Okta, *http.Client, str
 	return o, server.Client(), base + "/oauth2/v1/token"
 }
 
-func post(t *testing.T, client *http.Client, endpoint string) (*http.Response, error) {
+func post(ctx context.Context, t *testing.T, client *http.Client, endpoint string) (*http.Response, error) {
 	t.Helper()
 	assertion := sign(t, jose.RS256, rsaKey(), nil, with(map[string]any{"aud": endpoint}))
 	body := strings.NewReader(form(assertion, "okta.users.read").Encode())
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, body)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestRealServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o, client, endpoint := serve(t, start)
 			o.SetClockOffset(-10 * time.Second)
-			res, err := post(t, client, endpoint)
+			res, err := post(t.Context(), t, client, endpoint)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -283,12 +283,12 @@ func TestRealServer(t *testing.T) {
 			decode(t, res).wantToken(t, "okta.users.read")
 
 			o.SetFault(Fault{Reset: true, After: true, Count: 1}, Fault{Reset: true, Status: 200, Body: `{"acc`, Count: 1})
-			if res, err := post(t, client, endpoint); err == nil {
+			if res, err := post(t.Context(), t, client, endpoint); err == nil {
 				t.Errorf("answered %s", res.Status)
 			} else if name == "HTTP/1.1" && !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("error %v", err)
 			}
-			res, err = post(t, client, endpoint)
+			res, err = post(t.Context(), t, client, endpoint)
 			if err != nil {
 				t.Fatal(err)
 			}

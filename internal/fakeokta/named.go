@@ -14,10 +14,22 @@ import (
 
 // A namedFault is a fault that can be written on a command line.
 type namedFault struct {
-	name  string
-	value string // what stands behind "=" in the help: empty without a value, in brackets where it may be left out
-	help  string
-	make  func(value string) (Fault, error)
+	name     string
+	value    string // what stands behind "=" in the help; empty where there is no value
+	optional bool   // whether the value may be left out
+	help     string
+	make     func(value string) (Fault, error)
+}
+
+// usage is how the fault is written.
+func (n namedFault) usage() string {
+	switch {
+	case n.value == "":
+		return n.name
+	case n.optional:
+		return n.name + "[=" + n.value + "]"
+	}
+	return n.name + "=" + n.value
 }
 
 // grammar is what FaultHelp begins with; parseEntry reads it.
@@ -55,8 +67,8 @@ func ParseFaults(line string) ([]Fault, error) {
 	return faults, nil
 }
 
-// FaultNames are the names that ParseFaults knows, sorted.
-func FaultNames() []string {
+// faultNames are the names that ParseFaults knows, sorted.
+func faultNames() []string {
 	var names []string
 	for _, n := range namedFaults() {
 		names = append(names, n.name)
@@ -70,14 +82,7 @@ func FaultHelp() string {
 	var b strings.Builder
 	b.WriteString(grammar)
 	for _, n := range namedFaults() {
-		usage := n.name
-		switch {
-		case strings.HasPrefix(n.value, "["):
-			usage += "[=" + n.value[1:]
-		case n.value != "":
-			usage += "=" + n.value
-		}
-		fmt.Fprintf(&b, "  %-28s %s\n", usage, n.help)
+		fmt.Fprintf(&b, "  %-28s %s\n", n.usage(), n.help)
 	}
 	return b.String()
 }
@@ -95,15 +100,16 @@ func parseEntry(entry string) (Fault, error) {
 	catalogue := namedFaults()
 	i := slices.IndexFunc(catalogue, func(n namedFault) bool { return n.name == name })
 	if i < 0 {
-		return Fault{}, fmt.Errorf("no such fault; there are: %s", strings.Join(FaultNames(), ", "))
+		return Fault{}, fmt.Errorf("no such fault; there are: %s", strings.Join(faultNames(), ", "))
 	}
-	switch n := catalogue[i]; {
+	n := catalogue[i]
+	switch {
 	case given && n.value == "":
 		return Fault{}, errors.New("it takes no value")
-	case value == "" && (given || (n.value != "" && !strings.HasPrefix(n.value, "["))):
-		return Fault{}, fmt.Errorf("it needs a value: %s=%s", name, strings.Trim(n.value, "[]"))
+	case value == "" && (given || (n.value != "" && !n.optional)):
+		return Fault{}, fmt.Errorf("it needs a value: %s=%s", n.name, n.value)
 	}
-	fault, err := catalogue[i].make(value)
+	fault, err := n.make(value)
 	fault.Count, fault.Share = count, share
 	return fault, err
 }
@@ -144,31 +150,31 @@ func namedFaults() []namedFault {
 	slow := func(d time.Duration) Fault { return Fault{Drip: d} }
 	askew := func(d time.Duration) Fault { return Fault{Skew: d} }
 	return []namedFault{
-		{"429", "[DURATION]", "over the rate limit, E0000047; reset in 10s", limited("300", tooMany)},
-		{"429_oauth", "[DURATION]", "the same as OAuth error invalid_grant", limited("300", tooManyOAuth)},
-		{"429_concurrent", "[DURATION]", "too many at once: X-Rate-Limit-Limit is 0", limited("0", tooMany)},
-		{"500", "", "internal server error, E0000009", status(500, apiBody("E0000009", "Internal Server Error"))},
-		{"502", "", "a gateway's page", page(502)},
-		{"503", "", "read-only mode, E0000010", status(503, apiBody("E0000010", "Service is in read only mode"))},
-		{"504", "", "a gateway's page", page(504)},
-		{"server_error", "", "500 with OAuth error server_error", status(500, oauthBody("server_error", ""))},
-		{"unavailable", "", "400 temporarily_unavailable", status(400, oauthBody("temporarily_unavailable", ""))},
-		{"invalid_client", "", "401 invalid_client without a word why", status(401, oauthBody("invalid_client", ""))},
-		{"delay", "DURATION", "a good answer, late", duration(late)},
-		{"hang", "", "no answer at all", just(Fault{Hang: true})},
-		{"reset", "", "connection reset, nothing done", just(Fault{Reset: true})},
-		{"reset_after", "", "connection reset, the work done", just(Fault{Reset: true, After: true})},
-		{"cut", "", "connection reset halfway through the body", just(Fault{Truncate: true})},
-		{"drip", "[DURATION]", "the body byte by byte, 100ms before each", durationOr(100*time.Millisecond, slow)},
-		{"skew", "DURATION", "the server's clock off, for one request", duration(askew)},
-		{"html", "", "200 with a page instead of JSON", page(200)},
-		{"empty", "", "200 with an empty body", status(200, "")},
-		{"redirect", "[URL]", "307 to another place", redirect},
-		{"huge", "", "200 with a JSON string of 1 GiB", just(Fault{Status: 200, Stream: huge})},
-		{"gzip_bomb", "", "the same in 1 MB of gzip, asked for or not", gzipBomb},
-		{"expires_in", "JSON|missing", "another expires_in, say 0, -1, 1e400, null", expiresIn},
-		{"token_type", "TYPE|missing", "another token_type", tokenType},
-		{"scope", "wider|narrower|missing", "another scope", scopeFault},
+		{"429", "DURATION", true, "over the rate limit, E0000047; reset in 10s", limited("300", tooMany)},
+		{"429_oauth", "DURATION", true, "the same as OAuth error invalid_grant", limited("300", tooManyOAuth)},
+		{"429_concurrent", "DURATION", true, "too many at once: X-Rate-Limit-Limit is 0", limited("0", tooMany)},
+		{"500", "", false, "internal server error, E0000009", status(500, apiBody("E0000009", "Internal Server Error"))},
+		{"502", "", false, "a gateway's page", page(502)},
+		{"503", "", false, "read-only mode, E0000010", status(503, apiBody("E0000010", "Service is in read only mode"))},
+		{"504", "", false, "a gateway's page", page(504)},
+		{"server_error", "", false, "500 with OAuth error server_error", status(500, oauthBody("server_error", ""))},
+		{"unavailable", "", false, "400 temporarily_unavailable", status(400, oauthBody("temporarily_unavailable", ""))},
+		{"invalid_client", "", false, "401 invalid_client without a word why", status(401, oauthBody("invalid_client", ""))},
+		{"delay", "DURATION", false, "a good answer, late", duration(late)},
+		{"hang", "", false, "no answer at all", just(Fault{Hang: true})},
+		{"reset", "", false, "connection reset, nothing done", just(Fault{Reset: true})},
+		{"reset_after", "", false, "connection reset, the work done", just(Fault{Reset: true, After: true})},
+		{"cut", "", false, "connection reset halfway through the body", just(Fault{Truncate: true})},
+		{"drip", "DURATION", true, "the body byte by byte, 100ms before each", durationOr(100*time.Millisecond, slow)},
+		{"skew", "DURATION", false, "the server's clock off, for one request", duration(askew)},
+		{"html", "", false, "200 with a page instead of JSON", page(200)},
+		{"empty", "", false, "200 with an empty body", status(200, "")},
+		{"redirect", "URL", true, "307 to another place", redirect},
+		{"huge", "", false, "200 with a JSON string of 1 GiB", just(Fault{Status: 200, Stream: huge})},
+		{"gzip_bomb", "", false, "the same in 1 MB of gzip, asked for or not", gzipBomb},
+		{"expires_in", "JSON|missing", false, "another expires_in, say 0, -1, 1e400, null", expiresIn},
+		{"token_type", "TYPE|missing", false, "another token_type", tokenType},
+		{"scope", "wider|narrower|missing", false, "another scope", scopeFault},
 	}
 }
 
@@ -240,21 +246,31 @@ func tokenType(value string) (Fault, error) {
 }
 
 func scopeFault(value string) (Fault, error) {
-	change := func(change func([]string) []string) (Fault, error) {
-		return Fault{Rewrite: func(answer map[string]any) {
-			scope, _ := answer["scope"].(string)
-			answer["scope"] = strings.Join(change(strings.Fields(scope)), " ")
-		}}, nil
-	}
 	switch value {
 	case "wider":
-		return change(func(scopes []string) []string { return append(scopes, "okta.users.manage") })
+		return Fault{Rewrite: widenScope}, nil
 	case "narrower":
-		return change(func(scopes []string) []string { return scopes[:max(0, len(scopes)-1)] })
+		return Fault{Rewrite: narrowScope}, nil
 	case "missing":
-		return member("scope", value, nil), nil
+		return Fault{Rewrite: removeScope}, nil
 	}
 	return Fault{}, errors.New("its value is wider, narrower or missing")
+}
+
+func widenScope(answer map[string]any) {
+	answer["scope"] = strings.Join(append(scopesOf(answer), "okta.users.manage"), " ")
+}
+
+func narrowScope(answer map[string]any) {
+	scopes := scopesOf(answer)
+	answer["scope"] = strings.Join(scopes[:max(0, len(scopes)-1)], " ")
+}
+
+func removeScope(answer map[string]any) { delete(answer, "scope") }
+
+func scopesOf(answer map[string]any) []string {
+	scope, _ := answer["scope"].(string)
+	return strings.Fields(scope)
 }
 
 // member sets a member of the answer, or removes it where the value is "missing".

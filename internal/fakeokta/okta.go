@@ -109,17 +109,21 @@ func (o *Okta) handle(r *http.Request) (answer, error) {
 	if !served {
 		return apiError(http.StatusNotFound, "E0000022", "The endpoint does not support the provided HTTP method"), nil
 	}
-	fault, met := o.nextFault(c.endpoint)
-	if met {
-		o.tally.note(func(n *Counters) { n.Faults[c.endpoint]++ })
-	}
 	c.read() // before any wait: only then does net/http notice that a client goes
 	rate := o.limits.enter(c.bucket(), o.now())
 	defer o.limits.leave(c.bucket())
+	var fault Fault
+	if !rate.refused {
+		fault = o.nextFault(c.endpoint)
+	}
 	c.now = o.now().Add(fault.Skew)
 	if c.endpoint.takesAssertion() {
 		// Every request consumes its jti, whatever comes of it, so that no retry gets by with the old one.
 		c.client, c.refused = o.authenticate(c)
+	}
+	if rate.refused {
+		o.tally.note(func(n *Counters) { n.RateLimited[c.endpoint]++ })
+		return rate.answer(), nil
 	}
 
 	if !fault.After {
@@ -127,27 +131,17 @@ func (o *Okta) handle(r *http.Request) (answer, error) {
 			return answer{}, err
 		}
 	}
-	a := o.serve(c, fault, rate)
+	var a answer
+	if !fault.replacesWork() {
+		a = c.work(c)
+		rate.show(a.header)
+	}
 	if fault.After {
 		if err := fault.wait(r.Context()); err != nil {
 			return answer{}, err
 		}
 	}
 	return fault.apply(r.Context(), a, o.now().Add(fault.Skew))
-}
-
-// serve does the work of the endpoint, unless the fault replaces it or the limit forbids it.
-func (o *Okta) serve(c *call, fault Fault, rate verdict) answer {
-	switch {
-	case rate.refused:
-		o.tally.note(func(n *Counters) { n.RateLimited[c.endpoint]++ })
-		return rate.answer()
-	case fault.replacesWork():
-		return answer{}
-	}
-	a := c.work(c)
-	rate.show(a.header)
-	return a
 }
 
 // pause waits for d, or until the client goes. It is a timer and not a sleep, so that it also runs on fake time.

@@ -103,6 +103,52 @@ func TestRateLimitConsumesTheJTI(t *testing.T) {
 	exchange(t, o, assertion, "okta.users.read").wantError(t, 401, "invalid_client", wordsUsed)
 }
 
+// The limit comes before the faults. A fault answers only what the limit lets through, and waits while it refuses.
+func TestRateLimitBeforeFaults(t *testing.T) {
+	rsaKey()
+	try := func(t *testing.T, o *Okta) int { return exchange(t, o, good(t), "okta.users.read").Status }
+	for name, tt := range map[string]struct {
+		fault  Fault
+		issued int // by the two requests that meet the fault
+	}{
+		"instead of the work": {Fault{Status: 503, Body: "{}", Count: 2}, 0},
+		"after the work":      {Fault{Status: 503, Body: "{}", Count: 2, After: true}, 2},
+		"late":                {Fault{Status: 503, Body: "{}", Count: 2, Delay: time.Second}, 0},
+		"by share":            {Fault{Status: 503, Body: "{}", Count: 2, Share: 1}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOkta(t, Config{})
+				o.SetRateLimit(Token, RateLimit{Requests: 1})
+				o.SetFault(tt.fault)
+				if status := try(t, o); status != 503 {
+					t.Errorf("let through: status %d, want the fault's 503", status)
+				}
+				if c := o.Counters(); c.RateLimited[Token] != 0 || c.Faults[Token] != 1 {
+					t.Errorf("let through: %d rate limited, %d faults", c.RateLimited[Token], c.Faults[Token])
+				}
+				start := time.Now()
+				if status := try(t, o); status != 429 || time.Since(start) != 0 {
+					t.Errorf("over the limit: status %d after %v, want 429 at once", status, time.Since(start))
+				}
+				if c := o.Counters(); c.RateLimited[Token] != 1 || c.Faults[Token] != 1 {
+					t.Errorf("over the limit: %d rate limited, %d faults", c.RateLimited[Token], c.Faults[Token])
+				}
+				o.SetRateLimit(Token, RateLimit{})
+				if status := try(t, o); status != 503 {
+					t.Errorf("limit lifted: status %d, want the second 503", status)
+				}
+				if issued := o.Counters().TokensIssued; issued != tt.issued {
+					t.Errorf("issued %d, want %d", issued, tt.issued)
+				}
+				if status := try(t, o); status != 200 {
+					t.Errorf("faults used up: status %d", status)
+				}
+			})
+		})
+	}
+}
+
 func TestConcurrencyLimit(t *testing.T) {
 	rsaKey()
 	synctest.Test(t, func(t *testing.T) {

@@ -37,6 +37,7 @@ func (o *Okta) token(c *call) answer {
 	if refused != nil {
 		return o.refuse(refused)
 	}
+	// Not at c.now: a fault's skew is for one request, and must not move the end of a token, which lasts.
 	token := c.server.issue(c.client.id, scopes, o.now())
 	o.tally.note(func(n *Counters) { n.TokensIssued++ })
 	return jsonAnswer(http.StatusOK, map[string]any{

@@ -64,8 +64,9 @@ func drop(w http.ResponseWriter) {
 }
 
 // Transport returns a client's way to the org that opens no socket, starts no goroutine and waits on timers alone, so that
-// it works on fake time. Only URLs under Config.URL lead somewhere: any other host cannot be resolved. It
-// does not negotiate compression.
+// it works on fake time. An app with a jwks_uri is the exception: its keys come by Config.Fetch, which does all of that
+// by default. Only URLs under Config.URL lead somewhere: any other host cannot be resolved. It does not negotiate
+// compression.
 func (o *Okta) Transport() http.RoundTripper {
 	return transport{o}
 }
