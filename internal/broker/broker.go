@@ -318,7 +318,8 @@ func shorten(s string, most int) string {
 // audit writes who got what, or why not.
 func (b *Broker) audit(ctx context.Context, message string, who caller.Caller, err error, attrs ...slog.Attr) {
 	level := slog.LevelInfo
-	if class := oauth.ClassOf(err); err != nil && (class == oauth.Internal || class == oauth.NoSpace) {
+	gone := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	if class := oauth.ClassOf(err); err != nil && !gone && (class == oauth.Internal || class == oauth.NoSpace) {
 		level = slog.LevelError // the answer sends its reader to the log
 	}
 	record := make([]slog.Attr, 0, 8) // more than there are: it stays on the stack

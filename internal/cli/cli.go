@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -82,14 +83,17 @@ func (o options) load(cmd *cobra.Command, newLog logFor) (*config.Loaded, *slog.
 
 // Main runs the program with the arguments behind its name and returns the exit
 // code: 0, 1 for a failure, 2 for wrong use. SIGINT and SIGTERM end it in order,
-// a second one at once. It takes over the process: its signals, and the standard
+// one more a second later at once. It takes over the process: its signals, and the standard
 // log, which is silenced.
 func Main(args []string, stdout, stderr io.Writer) int {
 	// net/http's transport prints what servers send unasked, unfiltered.
 	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	// Some send the first signal twice.
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
+	// Whoever reads the log may go: that is no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
 
 	root := newRoot()
 	root.SetArgs(args)
@@ -127,8 +131,24 @@ to. Services ask it over loopback or a Unix socket for signed client assertions
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&opts.configFile, "config", "",
 		"configuration file (default $"+config.FileVariable+", else "+config.DefaultFile+" if there)")
+	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newServe(opts), newSandbox(opts), newToken(opts), newSign(opts), newKeys(opts), newConfig(opts), newVersion(), newCompletion())
 	return root
+}
+
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Show what a command does",
+		Example: "  okta-token-broker help keys rotate",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("no such command: %q", strings.Join(args, " "))
+			}
+			return cmd.Help()
+		},
+	}
 }
 
 // portArgument reads the one optional PORT. -1 means that there is none.

@@ -12,6 +12,8 @@ func newCompletion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion " + strings.Join(shells, "|"),
 		Short: "Print a script that completes commands and flags in a shell",
+		Long: `Prints a script that completes commands, flags and names of the configuration.
+The one for bash needs the package bash-completion.`,
 		Example: `  source <(okta-token-broker completion bash)
   okta-token-broker completion zsh > "${fpath[1]}/_okta-token-broker"
   okta-token-broker completion fish > ~/.config/fish/completions/okta-token-broker.fish`,

@@ -86,7 +86,10 @@ func TestWrongUse(t *testing.T) {
 		{"sandbox 0 --config x.yaml", 2, "leave out --config"},
 		{"sandbox 0 --faults 555", 2, "--faults: fault \"555\": no such fault; there are: "},
 		{"sandbox 0 --faults delay=soon", 2, "its value is a duration"},
-		{"sandbox 0 --token-life 10ms", 2, "--token-life must be whole seconds"},
+		{"sandbox 0 --token-life 10ms", 2, "--token-life must be whole seconds, 2s to 24h"},
+		{"sandbox 0 --token-life 25h", 2, "--token-life must be whole seconds, 2s to 24h"},
+		{"help keys nope", 2, `no such command: "keys nope"`},
+		{"help nope", 2, `no such command: "nope"`},
 		{"sandbox 0 --seed x", 2, "invalid argument"},
 		{"keys list --key nowhere", 2, `no key ring "nowhere" is configured`},
 		{"sign", 2, "give --client, or --client-id and --audience"},
@@ -99,7 +102,7 @@ func TestWrongUse(t *testing.T) {
 		{"serve --config nowhere.yaml", 1, "reading the configuration"},
 		{"token", 1, "OKTA_CLIENT_ORGURL"},
 		{"sign --client-id a\tb --audience c", 1, "client_id must not have control characters!"},
-		{"sign --client-id a --audience c --kid " + strings.Repeat("k", 3000), 1, "kid must not be longer than 2048 bytes!"},
+		{"sign --client-id a --audience c --kid " + strings.Repeat("k", 3000), 2, "kid is over 2048 bytes"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

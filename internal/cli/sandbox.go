@@ -63,8 +63,8 @@ key there, and prints commands to paste. Everything it writes is in one folder.
 			if err != nil {
 				return usagef("--faults: %w", err)
 			}
-			if flags.tokenLife < time.Second || flags.tokenLife%time.Second != 0 {
-				return usagef("--token-life must be whole seconds")
+			if flags.tokenLife < 2*time.Second || flags.tokenLife > 24*time.Hour || flags.tokenLife%time.Second != 0 {
+				return usagef("--token-life must be whole seconds, 2s to 24h")
 			}
 			return sandbox(cmd, flags, faults, port)
 		},
@@ -93,7 +93,12 @@ func sandbox(cmd *cobra.Command, flags sandboxFlags, faults []fakeokta.Fault, po
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, remove()) }()
+	defer func() {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = nil // it was ended while it began
+		}
+		err = errors.Join(err, remove())
+	}()
 
 	okta, issuer, stopOkta, err := startFakeOkta(ctx, flags)
 	if err != nil {

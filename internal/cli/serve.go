@@ -109,12 +109,18 @@ func prefetch(ctx context.Context, cfg config.Config, parts *parts) {
 	var fetches errgroup.Group
 	fetches.SetLimit(4)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
+		if ctx.Err() != nil {
+			break
+		}
 		// Without a key there is nothing that Okta could know, and POST / may be
 		// about to make one under a kid of its own.
 		if ring := parts.rings[cfg.Clients[name].Key]; !cfg.Clients[name].Prefetch || len(ring.Keys()) == 0 {
 			continue
 		}
 		fetches.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
 			_, _ = parts.broker.Token(ctx, caller.Local("prefetch"), broker.TokenRequest{Client: name}) // the log has it
 			return nil
 		})

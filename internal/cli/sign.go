@@ -9,6 +9,7 @@ import (
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/httpapi"
+	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/okta"
 )
 
@@ -25,6 +26,11 @@ func newSign(opts *options) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if request.ValidFor < time.Second || request.ValidFor > time.Hour {
 				return usagef("--valid-for must be 1s to 1h")
+			}
+			if request.Kid != "" {
+				if err := keys.CheckKid(request.Kid); err != nil {
+					return usageError{err}
+				}
 			}
 			cfg, parts, err := opts.assemble(cmd)
 			if err != nil {

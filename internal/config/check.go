@@ -77,21 +77,15 @@ func (c *checker) later(path string, isSet bool, hint string) {
 }
 
 func (c *checker) listeners(cfg Config) {
-	taken := map[string]string{}
-	for _, listener := range []struct{ path, address string }{{"listen", cfg.Listen}, {"health_listen", cfg.HealthListen}} {
-		path, address := listener.path, listener.address
-		host, port, err := net.SplitHostPort(address)
-		_, portErr := strconv.ParseUint(port, 10, 16)
-		switch other, isTaken := taken[address]; {
-		case address == "" && path != "listen", strings.HasPrefix(address, "unix:/") && !isTaken:
-		case (err != nil || portErr != nil) && !isTaken:
-			c.addf(path, "must be host:port or unix:/path")
-		case path == "listen" && !isLoopback(host):
-			c.addf(path, "other machines could reach it, and no callers are configured: listen on 127.0.0.1 or on unix:/path")
-		case isTaken && port != "0":
-			c.addf(path, "is the address of %s, too", other)
+	c.listener("listen", cfg.Listen)
+	if host, _, err := net.SplitHostPort(cfg.Listen); err == nil && !strings.HasPrefix(cfg.Listen, "unix:") && !isLoopback(host) {
+		c.addf("listen", "other machines could reach it, and no callers are configured: listen on 127.0.0.1 or on unix:/path")
+	}
+	if cfg.HealthListen != "" {
+		c.listener("health_listen", cfg.HealthListen)
+		if sameAddress(cfg.Listen, cfg.HealthListen) {
+			c.addf("health_listen", "is the address of listen, too")
 		}
-		taken[address] = path
 	}
 	c.later("admin_listen", cfg.AdminListen != "", "leave it empty")
 	c.later("jwks_listen", cfg.JWKSListen != "", "leave it empty")
@@ -110,8 +104,11 @@ func (c *checker) name(path, name string) {
 	}
 }
 
-// maxKid bounds a configured kid, in bytes: kids are short, keys are not.
-const maxKid = 128
+// Bounds in bytes: kids and client ids are short, keys are not.
+const (
+	maxKid      = 128
+	maxClientID = 128
+)
 
 func (c *checker) key(path, name string, key Key) {
 	c.name(path, name)
@@ -131,6 +128,38 @@ func (c *checker) key(path, name string, key Key) {
 	c.oneOf(path+".algorithm", key.Algorithm, "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 }
 
+// maxSocket bounds the path of a Unix socket in bytes: what macOS takes.
+const maxSocket = 103
+
+func (c *checker) listener(path, address string) {
+	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
+		if !strings.HasPrefix(socket, "/") || len(socket) > maxSocket {
+			c.addf(path, "must be unix:/path, with a path of up to %d bytes", maxSocket)
+		}
+		return
+	}
+	host, port, err := net.SplitHostPort(address)
+	_, portErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || portErr != nil || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		c.addf(path, "must be host:port or unix:/path")
+	}
+}
+
+// sameAddress reports whether two listeners would want the same port.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil {
+		return a == b
+	}
+	return portA == portB && strings.Trim(portA, "0") != "" && (hostA == hostB || isLoopback(hostA) == isLoopback(hostB) || isEvery(hostA) || isEvery(hostB))
+}
+
+func isEvery(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "" || err == nil && addr.IsUnspecified()
+}
+
 func (c *checker) rotation(path string, r Rotation) {
 	for _, d := range []struct {
 		name  string
@@ -148,8 +177,8 @@ func (c *checker) client(path, name string, client Client, keys map[string]Key) 
 	switch {
 	case client.ClientID == "":
 		c.addf(path+".client_id", "is missing%s", orVariable(name, "OKTA_CLIENT_CLIENTID"))
-	case len(client.ClientID) > 255 || strings.ContainsFunc(client.ClientID, func(r rune) bool { return r <= ' ' || r > '~' }):
-		c.addf(path+".client_id", "must be up to 255 visible ASCII characters")
+	case len(client.ClientID) > maxClientID || strings.ContainsFunc(client.ClientID, func(r rune) bool { return r <= ' ' || r > '~' }):
+		c.addf(path+".client_id", "must be up to %d visible ASCII characters", maxClientID)
 	}
 	if client.Issuer == "" {
 		c.addf(path+".issuer", "is missing%s", orVariable(name, "OKTA_CLIENT_ORGURL"))
@@ -199,8 +228,9 @@ func (c *checker) issuer(path string, client Client) {
 	if client.TokenEndpoint != "" {
 		return
 	}
-	switch parts := strings.Split(u.Path, "/"); {
-	case u.Path == "", len(parts) == 3 && parts[1] == "oauth2" && parts[2] != "" && parts[2] != "v1":
+	id, isCustom := strings.CutPrefix(u.EscapedPath(), "/oauth2/")
+	switch {
+	case u.Path == "", isCustom && id != "v1" && regexp.MustCompile(`^[A-Za-z0-9_-]+$`).MatchString(id):
 	case u.Path == "/oauth2/v1/token":
 		c.addf(path, "is a token endpoint: leave out /oauth2/v1/token")
 	case strings.HasSuffix(u.Path, "/v1/token"):
@@ -214,8 +244,10 @@ func (c *checker) issuer(path string, client Client) {
 func (c *checker) url(path, value string) *url.URL {
 	u, err := url.Parse(value)
 	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "":
-		c.addf(path, "must be a URL, such as https://acme.okta.com")
+	case err != nil || u.Hostname() == "" || len(value) > maxURL || strings.HasSuffix(u.Host, ":") || !validPort(u.Port()):
+		c.addf(path, "must be a URL of up to %d bytes, such as https://acme.okta.com", maxURL)
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' }):
+		c.addf(path, "must have its host in ASCII: write the xn-- form")
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
 		c.addf(path, "must begin with https:// (http:// is for loopback alone)")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
@@ -226,7 +258,15 @@ func (c *checker) url(path, value string) *url.URL {
 	return nil
 }
 
+// maxURL bounds a URL, in bytes: it stands in errors.
+const maxURL = 256
+
+func validPort(port string) bool {
+	_, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil
+}
+
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
+	return strings.EqualFold(host, "localhost") || err == nil && addr.IsLoopback()
 }

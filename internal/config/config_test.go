@@ -106,6 +106,18 @@ func TestMistakes(t *testing.T) {
 		{name: "another host", file: "listen: broker.internal:5000\n", want: []string{":1: listen: other machines could reach it"}},
 		{name: "a key that was shown", file: "keys: {default: {file: '[redacted]'}}\n", want: []string{":1: keys.default.file: stands for a key that came in OKTA_CLIENT_PRIVATEKEY"}},
 		{name: "a client with a dot", file: "clients: {default.issuer: {issuer: 'https://acme.okta.com', client_id: c}}\n", env: map[string]string{"OKTA_CLIENT_ORGURL": "https://acme.okta.com"}, want: []string{"clients.default.client_id: is missing"}},
+		{name: "socket", file: "listen: unix:rel\nhealth_listen: unix:/" + strings.Repeat("s", 103) + "\n", want: []string{":1: listen: must be unix:/path", ":2: health_listen: must be unix:/path"}},
+		{name: "one port twice", file: "listen: 127.0.0.1:5000\nhealth_listen: :5000\n", want: []string{":2: health_listen: is the address of listen"}},
+		{name: "one port twice, spelled otherwise", file: "listen: LOCALHOST:5000\nhealth_listen: 127.0.0.1:5000\n", want: []string{":2: health_listen: is the address of listen"}},
+		{name: "folded base64 for a path", file: "keys:\n  default:\n    file: >-\n      s3cr3t" + strings.Repeat("MIGHAgEAMBM", 5) + "\n      " + strings.Repeat("MIGHAgEAMBM", 5) + "\n", want: []string{"keys.default.file: must be the path of a PEM file"}},
+		{name: "a key for a client_id", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: s3cr3t" + strings.Repeat("MIGHAgEAMBM", 14) + "}}\n", want: []string{"clients.default.client_id: must be up to 128"}},
+		{name: "alias", file: "clients:\n  a: &a {issuer: 'https://acme.okta.com', client_id: c}\n  b: *a\n", want: []string{
+			":2: clients.a: anchors and aliases are not supported", ":2: clients.a.issuer: is missing", ":2: clients.a.client_id: is missing",
+			":3: clients.b: anchors and aliases are not supported", ":3: clients.b.issuer: is missing", ":3: clients.b.client_id: is missing"}},
+		{name: "merge", file: "log:\n  <<: {level: debug}\n", want: []string{":2: log: anchors and aliases are not supported"}},
+		{name: "tag", file: "listen: !!null 0.0.0.0:5000\nkeys: {default: {read_only: !!bool garbage}}\n", want: []string{":1: listen: tags are not supported", ":2: keys.default.read_only: tags are not supported"}},
+		{name: "one letter", file: "f: x\n", want: []string{":1: f: unknown name: known are"}},
+		{name: "blank scopes", file: client, env: map[string]string{"OKTA_CLIENT_SCOPES": " , "}, want: []string{"OKTA_CLIENT_SCOPES: clients.default.scopes: names no scope"}},
 		{name: "kid with a key", file: "keys: {default: {kid: '-----BEGIN s3cr3t'}}\n", want: []string{":1: keys.default.kid: must be up to 128"}},
 		{name: "long kid", env: map[string]string{"OKTA_CLIENT_PRIVATEKEYID": "s3cr3t" + strings.Repeat("k", 128)}, want: []string{"keys.default.kid: must be up to 128"}},
 		{name: "base64 for a path", file: "keys: {default: {file: s3cr3t/" + strings.Repeat("MIGHAgEAMBM", 9) + "}}\n", want: []string{"keys.default.file: must be the path of a PEM file"}},
@@ -145,7 +157,7 @@ func TestMistakes(t *testing.T) {
 		{name: "file", file: "keys: {default: {file: ''}}\n", want: []string{"keys.default.file: must not be empty"}},
 		{name: "one file twice", file: "keys: {a: {file: k.pem}, b: {file: k.pem}}\n", want: []string{"keys.b.file: keys.a has the same file"}},
 		{name: "name", file: "clients: {'a/b': {issuer: 'https://acme.okta.com', client_id: c}}\n", want: []string{"the name must be up to 64"}},
-		{name: "client_id", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: 'a b'}}\n", want: []string{"client_id: must be up to 255"}},
+		{name: "client_id", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: 'a b'}}\n", want: []string{"client_id: must be up to 128"}},
 		{name: "ring", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, key: other}}\n", want: []string{"clients.default.key: names no entry of keys"}},
 		{name: "scope", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, scopes: ['a b']}}\n", want: []string{"clients.default.scopes: a scope has a character"}},
 		{name: "health_listen", file: "health_listen: nonsense\n", want: []string{":1: health_listen: must be host:port or unix:/path"}},
@@ -196,6 +208,13 @@ func TestIssuers(t *testing.T) {
 		{issuer: "http://[::1]:5001"},
 		{issuer: "https://tenant.example.com/", endpoint: "https://tenant.example.com/oauth/token"},
 		{issuer: "https://host/realms/x", endpoint: "https://host/realms/x/protocol/openid-connect/token"},
+		{issuer: "https://acme.okta.com/oauth2/..", bad: "must be https://HOST"},
+		{issuer: "https://acme.okta.com/oauth2/%2e%2e", bad: "must be https://HOST"},
+		{issuer: "https://acme.okta.com/oauth2/default%00", bad: "must be https://HOST"},
+		{issuer: "https://acme.okta.com:", bad: "must be a URL"},
+		{issuer: "https://acme.okta.com:99999", bad: "must be a URL"},
+		{issuer: "https://b\u00fccher.okta.com", bad: "must have its host in ASCII"},
+		{issuer: "https://" + strings.Repeat("a", 250) + ".com", bad: "must be a URL"},
 		{issuer: "acme.okta.com", bad: "must be a URL"},
 		{issuer: "https://", bad: "must be a URL"},
 		{issuer: "https://a b", bad: "must be a URL"},
@@ -284,5 +303,16 @@ func TestSignAny(t *testing.T) {
 		if got := (Config{Clients: tt.clients, Signing: Signing{Allow: tt.allow}}).SignAny(); got != tt.want {
 			t.Errorf("allow %q with %d clients: %v", tt.allow, len(tt.clients), got)
 		}
+	}
+}
+
+// A file of nothing but mistakes is refused in no time, and in a few lines.
+func TestMistakesAreBounded(t *testing.T) {
+	_, err := load(t, strings.Repeat("a: 1\n", maxFile/5), nil)
+	if lines := strings.Count(err.Error(), "\n"); lines != maxProblems+1 || !strings.HasSuffix(err.Error(), "more than 100 problems: the rest is not shown") {
+		t.Errorf("%d lines: %.1000s", lines, err)
+	}
+	if _, err := Load(Source{File: "/dev/zero"}); err == nil || !strings.Contains(err.Error(), "is not a file") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -20,8 +20,13 @@ import (
 // values in its errors.
 type decoder struct {
 	problems
+	name     *regexp.Regexp    // what a name can be
 	origins  map[string]origin // by path
 	variable string            // that is being read; empty: the file is
+}
+
+func newDecoder() *decoder {
+	return &decoder{name: regexp.MustCompile(`^[A-Za-z0-9_./-]{1,64}$`), origins: map[string]origin{}}
 }
 
 // file reads the file into cfg, on top of what is there.
@@ -62,6 +67,16 @@ func firstLine(err error) string {
 }
 
 func (d *decoder) value(path string, node *yaml.Node, into reflect.Value) {
+	switch {
+	case len(d.problems) > maxProblems:
+		return
+	case node.Kind == yaml.AliasNode || node.Anchor != "":
+		d.addf(path, node, "anchors and aliases are not supported: write the value out")
+		return
+	case node.Style&yaml.TaggedStyle != 0:
+		d.addf(path, node, "tags are not supported: write the value alone")
+		return
+	}
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
 		delete(d.origins, path)
 		return // a name with nothing behind it keeps its default
@@ -164,10 +179,12 @@ func (d *decoder) entries(path string, node *yaml.Node, each func(name, value *y
 		return
 	}
 	seen := map[string]bool{}
-	for i := 0; i+1 < len(node.Content); i += 2 {
+	for i := 0; i+1 < len(node.Content) && len(d.problems) <= maxProblems; i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
 		switch {
-		case name.Kind != yaml.ScalarNode || !regexp.MustCompile(`^[A-Za-z0-9_./-]{1,64}$`).MatchString(name.Value):
+		case name.Value == "<<" || name.Kind == yaml.AliasNode:
+			d.addf(path, name, "anchors and aliases are not supported: write the values out")
+		case name.Kind != yaml.ScalarNode || !d.name.MatchString(name.Value):
 			// It may be a value in the wrong place, and is not repeated.
 			d.addf(path, name, "a name must be up to 64 letters, digits, dots, dashes and underscores, with a colon and a space behind it")
 		case seen[name.Value]:

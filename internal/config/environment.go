@@ -113,6 +113,9 @@ func (d *decoder) oktaVariables(env environment, cfg *Config) {
 	use("OKTA_CLIENT_CLIENTID", "clients.default.client_id", func(value string) { client.ClientID = value })
 	use("OKTA_CLIENT_SCOPES", "clients.default.scopes", func(value string) {
 		client.Scopes = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+		if len(client.Scopes) == 0 { // and the server would decide
+			d.problems.addf("clients.default.scopes", origin{variable: "OKTA_CLIENT_SCOPES"}, "names no scope")
+		}
 	})
 	if configured || used {
 		if cfg.Clients == nil {
@@ -145,7 +148,7 @@ func plausiblePath(s string) bool {
 	if isFile(s) {
 		return true
 	}
-	const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
+	const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_= " // folded lines
 	return len(s) <= 1024 && !strings.Contains(s, "-----") &&
 		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || r == '{' }) &&
 		(len(s) < 40 || strings.Trim(s, base64) != "")

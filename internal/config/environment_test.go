@@ -155,7 +155,7 @@ func TestMistakesInVariables(t *testing.T) {
 		"OKTA_TOKEN_BROKER_SIGNING_ALLOW": {"s3cr3t", "OKTA_TOKEN_BROKER_SIGNING_ALLOW: signing.allow: must be one of"},
 		"OKTA_CLIENT_ORGURL":              {"http://s3cr3t.okta.com", "OKTA_CLIENT_ORGURL: clients.default.issuer: must begin with https://"},
 		"OKTA_CLIENT_SCOPES":              {`s3cr3t"`, "OKTA_CLIENT_SCOPES: clients.default.scopes: a scope has a character"},
-		"OKTA_CLIENT_CLIENTID":            {"s3cr3t\x01", "OKTA_CLIENT_CLIENTID: clients.default.client_id: must be up to 255"},
+		"OKTA_CLIENT_CLIENTID":            {"s3cr3t\x01", "OKTA_CLIENT_CLIENTID: clients.default.client_id: must be up to 128"},
 		"OKTA_CLIENT_PRIVATEKEY":          {"s3cr3t", "OKTA_CLIENT_PRIVATEKEY: must be a PEM private key"},
 		"OKTA_CLIENT_PRIVATEKEYID":        {"s3cr3t-----", "OKTA_CLIENT_PRIVATEKEYID: keys.default.kid: must be up to 128"},
 	}

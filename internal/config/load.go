@@ -47,7 +47,7 @@ func Load(src Source) (*Loaded, error) {
 		return nil, err
 	}
 	cfg := Default()
-	d := &decoder{origins: map[string]origin{}}
+	d := newDecoder()
 	d.file(data, &cfg)
 	d.ownVariables(env, &cfg)
 	d.oktaVariables(env, &cfg)
@@ -70,9 +70,8 @@ func normalIssuer(client Client) string {
 		return client.Issuer
 	}
 	u.Host = strings.ToLower(u.Host)
-	if u.Scheme == "https" {
-		u.Host = strings.TrimSuffix(u.Host, ":443")
-	}
+	usual := map[string]string{"https": ":443", "http": ":80"}
+	u.Host = strings.TrimSuffix(u.Host, usual[u.Scheme])
 	return u.String()
 }
 
@@ -92,6 +91,9 @@ func (src Source) read(env environment) (path string, data []byte, err error) {
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", nil, fmt.Errorf("reading the configuration: %s is not a file", path)
 	}
 	if info.Size() > maxFile {
 		return "", nil, fmt.Errorf("reading the configuration: %s is over 1 MiB", path)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -25,7 +26,16 @@ type problem struct {
 
 type problems []problem
 
+// maxProblems bounds what is reported at once.
+const maxProblems = 100
+
 func (p *problems) addf(path string, from origin, format string, args ...any) {
+	if len(*p) == maxProblems {
+		*p = append(*p, problem{text: fmt.Sprintf("more than %d problems: the rest is not shown", maxProblems), from: origin{line: math.MaxInt}})
+	}
+	if len(*p) > maxProblems {
+		return
+	}
 	*p = append(*p, problem{path, from, fmt.Sprintf(format, args...)})
 }
 
@@ -36,6 +46,7 @@ func (p problems) err(file string) error {
 	for _, problem := range p {
 		where := problem.from.variable
 		switch {
+		case problem.from.line == math.MaxInt:
 		case problem.from.line > 0:
 			where = fmt.Sprintf("%s:%d", file, problem.from.line)
 		case where == "" && problem.path == "":
@@ -49,7 +60,7 @@ func (p problems) err(file string) error {
 
 // suggestion names the known name that a mistyped one is closest to.
 func suggestion(name string, known []string) string {
-	best, least := "", 3 // more than two edits is another word
+	best, least := "", min(3, len(name)) // more than two edits is another word
 	for _, candidate := range known {
 		if edits := distance(name, candidate); edits < least {
 			best, least = candidate, edits

@@ -85,11 +85,7 @@ func faulty(fault fakeokta.Fault, registered bool) func(*testing.T) *running {
 // unwritable is a broker whose key ring cannot be written.
 func unwritable(err error) func(*testing.T) *running {
 	return func(t *testing.T) *running {
-		file, openErr := keys.NewFile(t.Context(), t.TempDir()+"/private_key.pem", false)
-		if openErr != nil {
-			t.Fatal(openErr)
-		}
-		return start(t, setup{store: brokenStore{file, err}})
+		return start(t, setup{store: brokenStore{newFile(t), err}})
 	}
 }
 
@@ -311,7 +307,7 @@ func TestTheServerGivesEveryAnswerOfTheContract(t *testing.T) {
 	for _, q := range asks("", "") {
 		synctest.Test(t, func(t *testing.T) {
 			m := newInMemory(t, false)
-			m.acme.SetFault(fakeokta.Fault{Delay: time.Minute})
+			m.okta.SetFault(fakeokta.Fault{Delay: time.Minute})
 			seen.addAnswer(t, occasion{status: 504, example: "slow"}, q, "", m.send(t, q.method, q.path, q.body, q.headers...))
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 
@@ -22,6 +23,9 @@ type Config struct {
 	Broker *broker.Broker
 	// Hosts are accepted as Host besides localhost and loopback addresses.
 	Hosts []string
+	// Quiet is how long no request has to come before a draining listener is closed.
+	// 0: half a second.
+	Quiet time.Duration
 	// Log takes panics and answers that tell the caller to look there.
 	Log *slog.Logger
 }
@@ -32,13 +36,18 @@ type API struct {
 	hosts    []string
 	log      *slog.Logger
 	router   *chi.Mux
+	quiet    time.Duration
 	draining atomic.Bool
-	requests atomic.Int64 // that have begun
+
+	lastRequest atomic.Int64 // when it began, in Unix nanoseconds
 }
 
 // New makes the handler.
 func New(cfg Config) *API {
 	a := &API{broker: cfg.Broker, hosts: cfg.Hosts, log: cfg.Log, router: chi.NewRouter()}
+	if a.quiet = cfg.Quiet; a.quiet == 0 {
+		a.quiet = quietTime
+	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -71,7 +80,7 @@ func (a *API) routeHealth(router *chi.Mux) {
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.requests.Add(1)
+	a.lastRequest.Store(time.Now().UnixNano())
 	a.router.ServeHTTP(w, r)
 }
 

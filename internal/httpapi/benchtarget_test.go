@@ -21,20 +21,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/fakeokta"
 	"okta-token-broker/internal/httpapi"
 	"okta-token-broker/internal/keys"
-	"okta-token-broker/internal/oauth"
-	"okta-token-broker/internal/secret"
 	"okta-token-broker/internal/telemetry"
-	"okta-token-broker/internal/tokens"
 )
 
 // target is a broker as it is run: on a loopback socket, its audit records
-// going as text into a file. Only the authorization server is missing: no
-// request comes that far.
+// going as text into a file.
 type target struct {
 	api     *httpapi.API
 	log     *slog.Logger
@@ -59,24 +54,14 @@ func newTarget(tb testing.TB, algorithm string) *target {
 		tb.Fatal(err)
 	}
 	store := keys.NewStatic(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-	ring, err := keys.Open(tb.Context(), keys.Config{Name: "default", Store: store, Log: log})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	world := &broker.World{
-		Rings: map[string]*keys.Ring{"default": ring},
-		Clients: map[string]*broker.Client{"default": {
-			Name: "default", ID: clientID, Issuer: issuer, Ring: ring, Scopes: scopes,
-			Audiences: []string{issuer + "/oauth2/v1/token"},
-		}},
-	}
-	api := httpapi.New(httpapi.Config{
-		Broker: broker.New(broker.Config{World: world, Tokens: tokens.New(tokens.Config{Exchanger: issuing{}, Log: log}), Log: log}),
-		Log:    log,
-	})
-	return &target{api: api, log: log, private: private, address: listen(tb, func(ctx context.Context, l net.Listener) error {
-		return httpapi.Serve(ctx, l, api)
-	})}
+	ring := newRing(tb, keys.Config{Store: store, Log: log})
+	acme := newApp(tb, "default", issuer, clientID, scopes)
+	register(tb, acme.okta, clientID, activeKey(tb, ring).JWK())
+	acme.okta.SetFault(fakeokta.Fault{Rewrite: func(answer map[string]any) {
+		answer["access_token"] = strings.Repeat("x", 900) // as long as Okta's are
+	}})
+	api := parts{ring: ring, apps: []app{acme}, log: log}.assemble()
+	return &target{api: api, log: log, private: private, address: strings.TrimPrefix(serve(tb, api, ""), "http://")}
 }
 
 func newPrivate(tb testing.TB, algorithm string) crypto.Signer {
@@ -93,37 +78,9 @@ func newPrivate(tb testing.TB, algorithm string) crypto.Signer {
 	return private
 }
 
-// issuing stands for Okta: its tokens are as long as Okta's are.
-type issuing struct{}
-
-func (issuing) Exchange(_ context.Context, key tokens.Key) (oauth.Token, error) {
-	return oauth.Token{
-		Access: secret.New(strings.Repeat("x", 900)), Type: "Bearer", Scopes: key.Scopes,
-		Expires: time.Now().Add(time.Hour), Life: time.Hour,
-	}, nil
-}
-
-// listen serves on a loopback port until the benchmark ends.
-func listen(tb testing.TB, serve func(context.Context, net.Listener) error) (address string) {
-	listener, err := httpapi.Listen(tb.Context(), "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- serve(ctx, listener) }()
-	tb.Cleanup(func() {
-		stop()
-		if err := <-served; err != nil {
-			tb.Errorf("serving: %v", err)
-		}
-	})
-	return listener.Addr().String()
-}
-
 // bare serves another handler with the settings of the broker's own server.
 func (t *target) bare(tb testing.TB, handler http.HandlerFunc) (address string) {
-	return listen(tb, func(ctx context.Context, l net.Listener) error {
+	return listen(tb, "", func(ctx context.Context, l net.Listener) error {
 		server := httpapi.NewServer(handler, t.log)
 		context.AfterFunc(ctx, func() { _ = server.Close() })
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -1,27 +1,18 @@
 package httpapi_test
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"strconv"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 
-	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/fakeokta"
-	"okta-token-broker/internal/httpapi"
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/oauth"
-	"okta-token-broker/internal/okta"
-	"okta-token-broker/internal/tokens"
 )
 
 // The second client, of another server.
@@ -31,117 +22,33 @@ const (
 	otherScopes = "okta.apps.read okta.users.read"
 )
 
-// inMemory is a broker without a socket, with the client default of acme and the
-// client other of globex. Their tokens say whose they are and what for.
-type inMemory struct {
-	acme, globex *fakeokta.Okta
-	api          *httpapi.API
-	logs         *logBuffer // errors alone
-}
-
-func newInMemory(tb testing.TB, signAny bool) *inMemory {
+// newInMemory is a broker without a socket, with the client default of acme and
+// the client other of globex. Their tokens say whose they are and what for.
+func newInMemory(tb testing.TB, signAny bool) *running {
 	tb.Helper()
-	m := &inMemory{logs: &logBuffer{}}
-	log := slog.New(slog.NewTextHandler(m.logs, &slog.HandlerOptions{Level: slog.LevelError}))
-	ring, err := keys.Open(tb.Context(), keys.Config{Name: "default", Store: new(memory), Algorithm: "ES256", Log: log})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	key, _, err := ring.Active(tb.Context(), "")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	world := &broker.World{Clients: map[string]*broker.Client{}, Rings: map[string]*keys.Ring{"default": ring}, SignAny: signAny}
-	exchangers := byName{}
-	add := func(name, issuer, id, scopes string) *fakeokta.Okta {
-		fake, err := fakeokta.New(fakeokta.Config{URL: issuer})
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if err := fake.AddApp(fakeokta.App{ClientID: id, Scopes: strings.Fields(scopes)}); err != nil {
-			tb.Fatal(err)
-		}
-		if err := fake.RegisterKey(id, key.JWK()); err != nil {
-			tb.Fatal(err)
-		}
-		fake.SetFault(fakeokta.Fault{Rewrite: func(answer map[string]any) {
-			answer["access_token"] = tokenOf(name, answer["scope"].(string))
+	logs := &logBuffer{}
+	log := newLog(logs, slog.LevelError)
+	p := parts{ring: newRing(tb, keys.Config{Log: log}), signAny: signAny, log: log}
+	p.apps = []app{newApp(tb, "default", issuer, clientID, scopes), newApp(tb, "other", otherIssuer, otherID, otherScopes)}
+	for _, app := range p.apps {
+		register(tb, app.okta, app.client.ID, activeKey(tb, p.ring).JWK())
+		app.okta.SetFault(fakeokta.Fault{Rewrite: func(answer map[string]any) {
+			answer["access_token"] = tokenOf(app.client.Name, answer["scope"].(string))
 		}})
-		server := okta.NewServer(okta.ServerConfig{Issuer: issuer, Transport: fake.Transport(), Log: log})
-		exchangers[name] = okta.NewClient(okta.ClientConfig{Name: name, ID: id, Server: server, Ring: ring})
-		world.Clients[name] = &broker.Client{
-			Name: name, ID: id, Issuer: issuer, Ring: ring, Scopes: oauth.Scopes(scopes), Audiences: []string{server.Endpoints().Token},
-		}
-		return fake
 	}
-	m.acme = add("default", issuer, clientID, scopes)
-	m.globex = add("other", otherIssuer, otherID, otherScopes)
-	m.api = httpapi.New(httpapi.Config{
-		Broker: broker.New(broker.Config{World: world, Tokens: tokens.New(tokens.Config{Exchanger: exchangers, Log: log}), Log: log}),
-		Log:    log,
-	})
-	return m
+	return &running{okta: p.apps[0].okta, ring: p.ring, api: p.assemble(), logs: logs}
 }
 
 // tokenOf is the access token of a client, by its name.
 func tokenOf(name, scope string) string { return name + "/" + strings.ReplaceAll(scope, " ", "+") }
 
-type byName map[string]*okta.Client
-
-func (e byName) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
-	return e[key.Client].Exchange(ctx, key.Scopes)
-}
-
-// memory is a keys.Store.
-type memory struct {
-	mu   sync.Mutex
-	data []byte
-	rev  int
-}
-
-func (m *memory) String() string { return "in memory" }
-
-func (m *memory) Load(context.Context) ([]byte, string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.rev == 0 {
-		return nil, "", fs.ErrNotExist
-	}
-	return m.data, strconv.Itoa(m.rev), nil
-}
-
-func (m *memory) Save(_ context.Context, data []byte, rev string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.rev == 0 && rev != "" || m.rev != 0 && rev != strconv.Itoa(m.rev) {
-		return keys.ErrConflict
-	}
-	m.data, m.rev = data, m.rev+1
-	return nil
-}
-
-// send is as running's, without a network.
-func (m *inMemory) send(t *testing.T, method, path, body string, headers ...string) answer {
+// try is send for a request that may be anything.
+func (r *running) try(t *testing.T, method, path, body string, headers ...string) answer {
 	t.Helper()
-	path, query, _ := strings.Cut(path, "?")
-	req := &http.Request{
-		Method: method, URL: &url.URL{Path: path, RawQuery: query}, Host: "localhost",
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{},
-		ContentLength: int64(len(body)),
-		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil },
-	}
-	req.Body, _ = req.GetBody()
-	for _, header := range headers {
-		name, value, _ := strings.Cut(header, ": ")
-		req.Header.Add(name, value)
-	}
-	recorder := httptest.NewRecorder()
-	m.api.ServeHTTP(recorder, req.WithContext(t.Context()))
-	got := answer{recorder.Code, recorder.Header(), recorder.Body.String()}
+	got := r.send(t, method, path, body, headers...)
 	if got.status == http.StatusInternalServerError {
-		t.Errorf("status 500: %s\n%s", got.body, m.logs)
+		t.Errorf("status 500: %s\n%s", got.body, r.logs)
 	}
-	wantByContract(t, req, got)
 	return got
 }
 
@@ -214,7 +121,7 @@ func FuzzTokenQuery(f *testing.F) {
 	}
 	m := newInMemory(f, false)
 	f.Fuzz(func(t *testing.T, query, accept string) {
-		got := m.send(t, "GET", "/token?"+query, "", "Accept: "+accept)
+		got := m.try(t, "GET", "/token?"+query, "", "Accept: "+accept)
 		meant, _ := url.ParseQuery(query)
 		wantTokenOf(t, got, meant.Get("client"), meant.Get("scope"))
 		if got.status == http.StatusOK {
@@ -250,7 +157,7 @@ func FuzzTokenForm(f *testing.F) {
 		if authorization != "" {
 			headers = append(headers, "Authorization: "+authorization)
 		}
-		got := m.send(t, "POST", "/token?"+query, body, headers...)
+		got := m.try(t, "POST", "/token?"+query, body, headers...)
 		meant, _ := url.ParseQuery(body)
 		client := meant.Get("client_id")
 		if user, _, ok := (&http.Request{Header: http.Header{"Authorization": {authorization}}}).BasicAuth(); ok && client == "" {
@@ -269,6 +176,7 @@ func FuzzSign(f *testing.F) {
 		"", "{}", "[]", "null", ours + "}", ours + `,"kid":"k","valid_for":3600}`, ours + `,"kid":null,"valid_for":null}`, ours + `,"kid":""}`,
 		ours + `,"valid_for":0}`, ours + `,"valid_for":-1}`, ours + `,"valid_for":3601}`, ours + `,"valid_for":1.5}`, ours + `,"valid_for":"10"}`,
 		ours + `,"iss":"x","exp":1}`, ours + `,"Valid_For":60,"KID":"x"}`, ours + `,"client_id":"x"}`, ours + `} x`, "\ufeff" + ours + "}", ours + `,"kid":"a\u0000"}`, ours + `,"kid":"\ud800"}`,
+		`{"client_id":"` + otherID + `","audience":"` + otherIssuer + `/oauth2/v1/introspect"}`, `{"client_id":"` + otherID + `","audience":"` + otherIssuer + `/oauth2/v1/authorize"}`,
 		`{"client_id":"x","audience":"` + otherIssuer + `/oauth2/v1/token"}`, `{"client_id":"` + clientID + `","audience":"` + otherIssuer + `/oauth2/v1/token"}`,
 		"client_id=x&audience=y",
 	} {
@@ -279,9 +187,9 @@ func FuzzSign(f *testing.F) {
 	}
 	f.Add(false, "rotate=true&rotate=false", ours+"}")
 	f.Add(false, "rotate=1;%zz", ours+"}")
-	worlds := map[bool]*inMemory{false: newInMemory(f, false), true: newInMemory(f, true)}
+	worlds := map[bool]*running{false: newInMemory(f, false), true: newInMemory(f, true)}
 	f.Fuzz(func(t *testing.T, signAny bool, query, body string) {
-		got := worlds[signAny].send(t, "POST", "/?"+query, body)
+		got := worlds[signAny].try(t, "POST", "/?"+query, body)
 		if got.status != http.StatusOK {
 			if words, _ := got.json(t)["Error"].(string); len(words) > maxDescription {
 				t.Errorf("Error has %d bytes", len(words))
@@ -293,7 +201,8 @@ func FuzzSign(f *testing.F) {
 			t.Fatalf("%v, and it was served", err)
 		}
 		issuers := map[any]string{clientID: issuer, otherID: otherIssuer}
-		if !signAny && asked["audience"] != issuers[asked["client_id"]]+"/oauth2/v1/token" {
+		base := issuers[asked["client_id"]] + "/oauth2/v1/"
+		if !signAny && !slices.Contains([]any{base + "token", base + "introspect", base + "revoke"}, asked["audience"]) {
 			t.Errorf("client %q, audience %q were served", asked["client_id"], asked["audience"])
 		}
 		signed := verified(t, got)

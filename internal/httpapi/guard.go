@@ -29,6 +29,8 @@ func (a *API) guard(next http.Handler) http.Handler {
 			reason = "requests with an Origin header, as web pages send them, are not served"
 		case len(site) > 0 && !slices.Equal(site, []string{"none"}):
 			reason = "requests with a Sec-Fetch-Site header, as web pages send them, are not served"
+		case forwarded(r.Header):
+			reason = "requests with a Forwarded or X-Forwarded header, as proxies add them, are not served"
 		case !overSocket(r) && !a.knownHost(r.Host):
 			reason = "the Host header is neither localhost nor a loopback address nor listed under hosts in the configuration"
 		}
@@ -44,6 +46,17 @@ func (a *API) guard(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// forwarded reports whether a proxy made the request, for somebody who could not
+// have made it.
+func forwarded(header http.Header) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if _, there := header[name]; there {
+			return true
+		}
+	}
+	return false
 }
 
 // overSocket reports whether the request came over a Unix socket, which no web

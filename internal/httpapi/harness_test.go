@@ -2,15 +2,20 @@ package httpapi_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/fakeokta"
@@ -37,9 +42,9 @@ type setup struct {
 	listen    string
 }
 
-// running is a broker on a real socket, with a fake Okta behind it.
+// running is a broker with a fake Okta behind it.
 type running struct {
-	url  string
+	url  string // empty: without a socket
 	okta *fakeokta.Okta
 	ring *keys.Ring
 	api  *httpapi.API
@@ -63,98 +68,171 @@ func (l *logBuffer) String() string {
 	return l.buf.String()
 }
 
-// start serves until the test ends.
+func newLog(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// start serves on a real socket until the test ends.
 func start(t *testing.T, s setup) *running {
 	t.Helper()
-	ctx := t.Context()
 	logs := &logBuffer{}
-	log := newLog(logs)
-
-	if s.store == nil {
-		file, err := keys.NewFile(ctx, filepath.Join(t.TempDir(), "private_key.pem"), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.store = file
+	log := newLog(logs, slog.LevelDebug)
+	ring := newRing(t, keys.Config{Store: s.store, Algorithm: s.algorithm, Log: log})
+	acme := newApp(t, "default", issuer, clientID, scopes)
+	p := parts{ring: ring, apps: []app{acme}, signAny: s.signAny, hosts: s.hosts, log: log}
+	if s.noClient {
+		p.apps, p.signAny = nil, true
 	}
-	if s.algorithm == "" {
-		s.algorithm = "ES256"
-	}
-	ring, err := keys.Open(ctx, keys.Config{Name: "default", Store: s.store, Algorithm: s.algorithm, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	fake, err := fakeokta.New(fakeokta.Config{URL: issuer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := fake.AddApp(fakeokta.App{ClientID: clientID, Scopes: strings.Fields(scopes)}); err != nil {
-		t.Fatal(err)
-	}
-
-	server := okta.NewServer(okta.ServerConfig{Issuer: issuer, Transport: fake.Transport(), Log: log})
-	client := okta.NewClient(okta.ClientConfig{Name: "default", ID: clientID, Server: server, Ring: ring})
-	world := &broker.World{Rings: map[string]*keys.Ring{"default": ring}, SignAny: s.signAny || s.noClient}
-	if !s.noClient {
-		ends := server.Endpoints()
-		world.Clients = map[string]*broker.Client{"default": {
-			Name: "default", ID: clientID, Issuer: issuer, Ring: ring, Scopes: scopes,
-			Audiences: []string{ends.Token, ends.Introspect, ends.Revoke},
-		}}
-	}
-	store := tokens.New(tokens.Config{Exchanger: exchanger{client}, Log: log})
-	api := httpapi.New(httpapi.Config{
-		Broker: broker.New(broker.Config{World: world, Tokens: store, Log: log}),
-		Hosts:  s.hosts,
-		Log:    log,
-	})
-	r := &running{okta: fake, ring: ring, api: api, logs: logs}
-	r.url = serve(t, api, s.listen)
+	r := &running{okta: acme.okta, ring: ring, api: p.assemble(), logs: logs}
+	r.url = serve(t, r.api, s.listen)
 	return r
 }
 
-func newLog(w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+// parts are what a broker is assembled from.
+type parts struct {
+	ring    *keys.Ring // default; all apps use it
+	apps    []app
+	signAny bool
+	hosts   []string
+	log     *slog.Logger
 }
 
-type exchanger struct{ client *okta.Client }
+// assemble puts a broker together. It sends nothing.
+func (p parts) assemble() *httpapi.API {
+	world := &broker.World{
+		Clients: map[string]*broker.Client{},
+		Rings:   map[string]*keys.Ring{"default": p.ring},
+		SignAny: p.signAny,
+	}
+	clients := exchangers{}
+	for _, app := range p.apps {
+		app.server.Log = p.log
+		server := okta.NewServer(app.server)
+		app.client.Server, app.client.Ring = server, p.ring
+		clients[app.client.Name] = okta.NewClient(app.client)
+		ends := server.Endpoints()
+		world.Clients[app.client.Name] = &broker.Client{
+			Name: app.client.Name, ID: app.client.ID, Issuer: app.server.Issuer, Ring: p.ring, Scopes: app.scopes,
+			Audiences: []string{ends.Token, ends.Introspect, ends.Revoke},
+		}
+	}
+	store := tokens.New(tokens.Config{Exchanger: clients, Log: p.log})
+	return httpapi.New(httpapi.Config{
+		Broker: broker.New(broker.Config{World: world, Tokens: store, Log: p.log}),
+		Hosts:  p.hosts,
+		Quiet:  time.Millisecond, // nobody is about to connect when a test ends
+		Log:    p.log,
+	})
+}
 
-func (e exchanger) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
-	return e.client.Exchange(ctx, key.Scopes)
+type exchangers map[string]*okta.Client
+
+func (e exchangers) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
+	return e[key.Client].Exchange(ctx, key.Scopes)
+}
+
+// app is an app at an Okta of its own, and how the broker is configured for it.
+type app struct {
+	okta   *fakeokta.Okta
+	server okta.ServerConfig
+	client okta.ClientConfig
+	scopes oauth.Scopes
+}
+
+// newApp makes an Okta with an app that has no key yet.
+func newApp(tb testing.TB, name, issuer, id string, scopes oauth.Scopes) app {
+	tb.Helper()
+	fake, err := fakeokta.New(fakeokta.Config{
+		URL:   issuer,
+		Fetch: http.NewFileTransportFS(fstest.MapFS{}), // no jwks_uri is there
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := fake.AddApp(fakeokta.App{ClientID: id, Scopes: scopes.List()}); err != nil {
+		tb.Fatal(err)
+	}
+	return app{
+		okta:   fake,
+		server: okta.ServerConfig{Issuer: issuer, Transport: fake.Transport()},
+		client: okta.ClientConfig{Name: name, ID: id},
+		scopes: scopes,
+	}
+}
+
+// newRing opens a ring: default, ES256 and in a file that is not there yet unless
+// said otherwise.
+func newRing(tb testing.TB, cfg keys.Config) *keys.Ring {
+	tb.Helper()
+	if cfg.Store == nil {
+		cfg.Store = newFile(tb)
+	}
+	cfg.Name, cfg.Algorithm = cmp.Or(cfg.Name, "default"), cmp.Or(cfg.Algorithm, "ES256")
+	ring, err := keys.Open(tb.Context(), cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ring
+}
+
+func newFile(tb testing.TB) *keys.File {
+	tb.Helper()
+	file, err := keys.NewFile(tb.Context(), filepath.Join(tb.TempDir(), "private_key.pem"), false)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return file
+}
+
+// activeKey makes the ring's key if need be.
+func activeKey(tb testing.TB, ring *keys.Ring) *keys.Key {
+	tb.Helper()
+	key, _, err := ring.Active(tb.Context(), "")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return key
+}
+
+// register gives an app a public key.
+func register(tb testing.TB, fake *fakeokta.Okta, id string, jwk json.RawMessage) {
+	tb.Helper()
+	if err := fake.RegisterKey(id, jwk); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // serve runs the real server on a real listener until the test ends.
-func serve(t *testing.T, api *httpapi.API, address string) (url string) {
-	t.Helper()
-	if address == "" {
-		address = "127.0.0.1:0"
-	}
-	listener, err := httpapi.Listen(t.Context(), address)
+func serve(tb testing.TB, api *httpapi.API, address string) (url string) {
+	tb.Helper()
+	return "http://" + listen(tb, address, func(ctx context.Context, listener net.Listener) error {
+		return httpapi.Serve(ctx, listener, api)
+	})
+}
+
+// listen serves on address, by default a loopback port, until the test ends.
+func listen(tb testing.TB, address string, serve func(context.Context, net.Listener) error) (at string) {
+	tb.Helper()
+	listener, err := httpapi.Listen(tb.Context(), cmp.Or(address, "127.0.0.1:0"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- httpapi.Serve(ctx, listener, api) }()
-	t.Cleanup(func() {
+	go func() { served <- serve(ctx, listener) }()
+	tb.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
+			tb.Errorf("serving: %v", err)
 		}
 	})
-	return "http://" + listener.Addr().String()
+	return listener.Addr().String()
 }
 
 // register gives the ring's active key to the fake Okta, making it if need be.
 func (r *running) register(t *testing.T) {
 	t.Helper()
-	key, _, err := r.ring.Active(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.okta.RegisterKey(clientID, key.JWK()); err != nil {
-		t.Fatal(err)
-	}
+	register(t, r.okta, clientID, activeKey(t, r.ring).JWK())
 }
 
 // answer is a response that was read whole.
@@ -173,13 +251,16 @@ func (a answer) json(t *testing.T) map[string]any {
 	return got
 }
 
-// request makes a request. headers are "Name: value"; Host is one of them.
+// request makes a request, with the query as it is. headers are "Name: value";
+// Host is one of them.
 func (r *running) request(t *testing.T, method, path, body string, headers ...string) *http.Request {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
+	url := cmp.Or(r.url, "http://localhost")
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.URL.Path, req.URL.RawQuery, _ = strings.Cut(path, "?")
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
 		if name == "Host" {
@@ -195,18 +276,29 @@ func (r *running) request(t *testing.T, method, path, body string, headers ...st
 func (r *running) send(t *testing.T, method, path, body string, headers ...string) answer {
 	t.Helper()
 	req := r.request(t, method, path, body, headers...)
+	got := r.do(t, req)
+	wantByContract(t, req, got)
+	return got
+}
+
+// do sends a request to the listener, or where there is none to the handler.
+func (r *running) do(t *testing.T, req *http.Request) answer {
+	t.Helper()
+	if r.url == "" {
+		recorder := httptest.NewRecorder()
+		r.api.ServeHTTP(recorder, req)
+		return answer{recorder.Code, recorder.Header(), recorder.Body.String()}
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	read, err := io.ReadAll(resp.Body)
+	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := answer{resp.StatusCode, resp.Header, string(read)}
-	wantByContract(t, req, got)
-	return got
+	return answer{resp.StatusCode, resp.Header, string(body)}
 }
 
 const form = "Content-Type: application/x-www-form-urlencoded"

@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,8 +20,9 @@ func TestHealthListener(t *testing.T) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- httpapi.ServeHealth(ctx, listener, r.api) }()
-	health := "http://" + listener.Addr().String()
+	health := &running{url: "http://" + listener.Addr().String()}
 
+	const elsewhere = `"no such path: /healthz and /readyz are all there is"}`
 	tests := []struct {
 		method, path, header string
 		status               int
@@ -31,44 +31,28 @@ func TestHealthListener(t *testing.T) {
 		{"GET", "/healthz", "Host: broker.prod.internal", 200, `{"status":"ok"}`},
 		{"GET", "/readyz", "Host: 10.1.2.3:8086", 200, `{"status":"ready"}`},
 		{"HEAD", "/readyz", "Origin: https://grafana.internal", 200, ""},
-		{"POST", "/healthz", "", 405, "invalid_request"},
-		{"GET", "/token", "", 404, "not_found"},
-		{"POST", "/token", form, 404, "not_found"},
-		{"POST", "/", "", 404, `"Error"`},
-		{"GET", "/openapi.yaml", "", 404, "not_found"},
-		{"GET", "/", "", 404, "not_found"},
-	}
-	ask := func(method, path, header string) (int, string) {
-		t.Helper()
-		var headers []string
-		if header != "" {
-			headers = append(headers, header)
-		}
-		resp, err := http.DefaultClient.Do((&running{url: health}).request(t, method, path, "", headers...))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(body)
+		{"POST", "/healthz", form, 405, "invalid_request"},
+		{"GET", "/token", "Accept: */*", 404, `{"error":"not_found","error_description":` + elsewhere},
+		{"POST", "/token", form, 404, `{"error":"not_found","error_description":` + elsewhere},
+		{"POST", "/", form, 404, `{"Error":` + elsewhere},
+		{"GET", "/openapi.yaml", "Accept: */*", 404, elsewhere},
+		{"GET", "/", "Accept: */*", 404, elsewhere},
 	}
 	for _, tt := range tests {
-		if status, body := ask(tt.method, tt.path, tt.header); status != tt.status || !strings.Contains(body, tt.body) {
-			t.Errorf("%s %s with %q: %d %s", tt.method, tt.path, tt.header, status, body)
+		got := health.do(t, health.request(t, tt.method, tt.path, "", tt.header))
+		if got.status != tt.status || !strings.Contains(got.body, tt.body) {
+			t.Errorf("%s %s with %q: %d %s, want %d %s", tt.method, tt.path, tt.header, got.status, got.body, tt.status, tt.body)
 		}
 	}
 	r.api.Drain()
-	if status, body := ask("GET", "/readyz", ""); status != 503 || !strings.Contains(body, "draining") {
-		t.Errorf("while draining: %d %s", status, body)
+	if got := health.do(t, health.request(t, "GET", "/readyz", "")); got.status != 503 || !strings.Contains(got.body, "draining") {
+		t.Errorf("while draining: %d %s", got.status, got.body)
 	}
 	stop()
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
-	if resp, err := http.Get(health + "/healthz"); err == nil {
+	if resp, err := http.Get(health.url + "/healthz"); err == nil {
 		resp.Body.Close()
 		t.Error("it goes on after its end")
 	}

@@ -29,9 +29,9 @@ const (
 	drainTimeout = 15 * time.Second
 
 	// After /readyz has turned, the listener stays open until no request has come
-	// for quietTime, so that nobody who is about to connect is turned away; but no
+	// for Config.Quiet, so that nobody who is about to connect is turned away; but no
 	// longer than noticeTime.
-	quietTime  = 100 * time.Millisecond
+	quietTime  = 500 * time.Millisecond
 	noticeTime = 2 * time.Second
 )
 
@@ -103,7 +103,7 @@ func checkLoopback(address string) error {
 	if err != nil {
 		return fmt.Errorf("listening on %s: not host:port or unix:/path", address)
 	}
-	if host == "localhost" {
+	if strings.EqualFold(host, "localhost") {
 		return nil
 	}
 	if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
@@ -186,15 +186,15 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// waitForQuiet returns when no request has come for a while.
+// waitForQuiet returns when no request has come for a while, which may have begun
+// before.
 func (a *API) waitForQuiet() {
-	tick := time.NewTicker(quietTime)
-	defer tick.Stop()
-	for range noticeTime / quietTime {
-		before := a.requests.Load()
-		<-tick.C
-		if a.requests.Load() == before {
+	for end := time.Now().Add(noticeTime); ; {
+		last := time.Unix(0, a.lastRequest.Load())
+		wait := min(time.Until(last.Add(a.quiet)), time.Until(end))
+		if wait <= 0 {
 			return
 		}
+		<-time.After(wait)
 	}
 }

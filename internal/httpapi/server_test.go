@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -50,6 +51,10 @@ func TestGuard(t *testing.T) {
 		{"decimal", "Host: 2130706433", false},
 		{"below a listed one", "Host: x.broker.internal", false},
 		{"name in brackets", "Host: [localhost]", false},
+		{"Forwarded", "Forwarded: for=192.0.2.1", false},
+		{"X-Forwarded-For", "X-Forwarded-For: 192.0.2.1", false},
+		{"X-Forwarded-Host, empty", "X-Forwarded-Host: ", false},
+		{"X-Forwarded-Proto", "X-Forwarded-Proto: https", false},
 		{"Origin", "Origin: http://evil.test", false},
 		{"Origin null", "Origin: null", false},
 		{"Origin of the broker itself", "Origin: " + r.url, false},
@@ -207,7 +212,7 @@ func TestSlowClients(t *testing.T) {
 
 func TestPanicAnswersAnIDAndNoStack(t *testing.T) {
 	logs := &logBuffer{}
-	api := httpapi.New(httpapi.Config{Log: newLog(logs)}) // without a broker
+	api := httpapi.New(httpapi.Config{Log: newLog(logs, slog.LevelDebug)}) // without a broker
 	r := &running{url: serve(t, api, "")}
 	got := r.send(t, "GET", "/token", "")
 	words, _ := got.json(t)["error_description"].(string)

@@ -348,10 +348,7 @@ func TestRotationThatCannotBeStored(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.err.Error(), func(t *testing.T) {
-			file, err := keys.NewFile(t.Context(), t.TempDir()+"/private_key.pem", false)
-			if err != nil {
-				t.Fatal(err)
-			}
+			file := newFile(t)
 			healthy := start(t, setup{noClient: true, store: file})
 			old := verified(t, healthy.send(t, "POST", "/", good+"}"))
 

@@ -2,9 +2,11 @@ package httpapi_test
 
 import (
 	"context"
+	"io/fs"
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -141,6 +143,7 @@ func TestTokenErrors(t *testing.T) {
 		{"long client", "GET", "/token?client=" + strings.Repeat("x", 300), "", nil, 400, "invalid_client", "long"},
 		{"wider scope", "GET", "/token?scope=okta.users.manage", "", nil, 400, "invalid_scope", "okta.users.manage"},
 		{"partly wider scope", "GET", "/token?scope=okta.users.read+okta.users.manage", "", nil, 400, "invalid_scope", "okta.users.manage"},
+		{"long scope", "GET", "/token?scope=" + strings.Repeat("x", 8000), "", nil, 400, "invalid_scope", "x...: clients.default.scopes"},
 		{"scope in other case", "GET", "/token?scope=OKTA.users.read", "", nil, 400, "invalid_scope", ""},
 		{"scope with a quote", "GET", "/token?scope=a%22b", "", nil, 400, "invalid_scope", "character"},
 		{"scope with a tab", "GET", "/token?scope=a%09b", "", nil, 400, "invalid_request", "control"},
@@ -344,6 +347,26 @@ func TestRotatingTwiceWithoutTellingOkta(t *testing.T) {
 		if c := r.okta.Counters(); c.ReusedJTI != 0 {
 			t.Errorf("%d assertions were used twice", c.ReusedJTI)
 		}
+	}
+}
+
+// Neither a caller nor an error can write lines of any length.
+func TestAuditRecordsAreBounded(t *testing.T) {
+	r := unwritable(&fs.PathError{Op: "open", Path: strings.Repeat("x", 8000), Err: syscall.EROFS})(t)
+	r.send(t, "GET", "/token?scope="+strings.Repeat("x", 8000), "")
+	r.send(t, "GET", "/token", "")
+	records := 0
+	for line := range strings.Lines(r.logs.String()) {
+		if !strings.Contains(line, "audit: token") {
+			continue
+		}
+		records++
+		if len(line) > 1300 || !strings.Contains(line, "refused=") || !strings.Contains(line, "xxx...") {
+			t.Errorf("%d bytes: %s", len(line), line)
+		}
+	}
+	if records != 2 {
+		t.Errorf("%d records", records)
 	}
 }
 

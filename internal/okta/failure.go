@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -62,10 +64,13 @@ func (f *failure) refusesClient() bool {
 // transportFailure sorts an error of net/http, whose text can quote what the
 // server sent, the echo of a request included.
 func (c *checker) transportFailure(err error) *failure {
-	fail := &failure{kind: broken, err: errors.New(c.clean(err.Error()))}
+	fail := &failure{kind: broken, err: errors.New(c.clean(reason(err)))}
 	var netErr net.Error
 	opErr, isOp := errors.AsType[*net.OpError](err)
+	_, isProxy := errors.AsType[*proxyRefusal](err)
 	switch {
+	case isProxy:
+		fail.kind = unreachable
 	case errors.Is(err, context.Canceled):
 		fail.kind, fail.err = tooSlow, context.Canceled
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
@@ -77,6 +82,36 @@ func (c *checker) transportFailure(err error) *failure {
 	}
 	return fail
 }
+
+// reason is what an error of net/http says, without what a server or a proxy said:
+// that is in errors about an answer which could not be read.
+func reason(err error) string {
+	opErr, isOp := errors.AsType[*net.OpError](err)
+	dnsErr, isDNS := errors.AsType[*net.DNSError](err)
+	errno, isErrno := errors.AsType[syscall.Errno](err)
+	proxyErr, isProxy := errors.AsType[*proxyRefusal](err)
+	var netErr net.Error
+	switch {
+	case isProxy:
+		return proxyErr.Error()
+	case isDNS:
+		return dnsErr.Error()
+	case isTLS(err):
+		return err.Error()
+	case isErrno && isOp:
+		return opErr.Op + ": " + errno.Error()
+	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return "time-out"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection ended before the answer did"
+	}
+	return "the answer could not be read"
+}
+
+// proxyRefusal is a proxy that does not connect.
+type proxyRefusal struct{ status int }
+
+func (e *proxyRefusal) Error() string { return fmt.Sprintf("the proxy answered status %d", e.status) }
 
 func isTLS(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -98,8 +133,8 @@ func isTLS(err error) bool {
 // refusal reads an answer that is not a 200.
 func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 	fail := &failure{kind: refused, status: resp.StatusCode, requestID: c.requestID(resp.Header)}
-	if resp.StatusCode < 400 {
-		fail.kind = badAnswer
+	if resp.StatusCode < 400 || resp.StatusCode > 599 {
+		fail.kind, fail.status = badAnswer, min(resp.StatusCode, 599)
 		fail.err = fmt.Errorf("the token endpoint answered status %d, not a token", resp.StatusCode)
 		return fail
 	}
@@ -160,7 +195,7 @@ const (
 
 // identifier lets an error code or a request id through if it is one.
 func (c *checker) identifier(s string) string {
-	if len(s) > maxIdentifier || strings.ContainsFunc(s, notIdentifierRune) || c.holdsSecret(s) {
+	if len(s) > maxIdentifier || strings.ContainsFunc(s, notIdentifierRune) || c.holdsSecret(s) || c.holdsSecret(alphanumeric(s)) {
 		return ""
 	}
 	return s
@@ -176,12 +211,23 @@ func (c *checker) holdsSecret(word string) bool {
 	if strings.Contains(word, "eyJ") { // {" in base64url: how a JWT begins
 		return true
 	}
+	secrets := c.assertion + " " + alphanumeric(c.assertion)
 	for i := leastSecret; i <= len(word); i++ {
-		if strings.Contains(c.assertion, word[i-leastSecret:i]) {
+		if strings.Contains(secrets, word[i-leastSecret:i]) {
 			return true
 		}
 	}
 	return false
+}
+
+// alphanumeric leaves out what can stand between the pieces of something.
+func alphanumeric(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, s)
 }
 
 func notIdentifierRune(r rune) bool {
@@ -202,7 +248,10 @@ func (c *checker) clean(s string) string {
 		clean.WriteString(" " + word)
 	}
 	s = strings.ReplaceAll(strings.TrimPrefix(clean.String(), " "), `"`, "'")
-	return s[:min(len(s), maxDescription)]
+	if s = s[:min(len(s), maxDescription)]; c.holdsSecret(alphanumeric(s)) {
+		return "[redacted]" // it comes in pieces
+	}
+	return s
 }
 
 // upstream is the part of a failure that callers see.

@@ -110,7 +110,7 @@ func oktaRows() []row {
 		{404, "", "", giveUp, oauth.Refused,
 			"{issuer} has no token endpoint: check clients.{client}.issuer; servers that are not Okta need clients.{client}.token_endpoint"},
 		{0, "", "", giveUp, oauth.Refused,
-			"the authorization server refused the request: look the call up by its request id (in Okta, Reports > System Log)"},
+			"the authorization server refused the request: look the call up, by its request id if it has one (in Okta, Reports > System Log)"},
 	}
 }
 

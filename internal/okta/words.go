@@ -136,6 +136,15 @@ func (f *failure) mayBeClock() bool {
 	return f.row.fix == useClock || f.row.fix == byState || f.status >= 500
 }
 
+// quoteKid keeps an error short: a kid may have 2 KiB.
+func quoteKid(kid string) string {
+	const most = 128
+	if len(kid) > most {
+		return fmt.Sprintf("%.32q...", kid)
+	}
+	return strconv.Quote(kid)
+}
+
 // fill puts what the client is configured with into a row's advice.
 func (c *Client) fill(advice string, active *keys.Key) string {
 	server := c.cfg.Server
@@ -143,7 +152,7 @@ func (c *Client) fill(advice string, active *keys.Key) string {
 		"{client}", c.cfg.Name,
 		"{id}", strconv.Quote(c.cfg.ID),
 		"{ring}", c.cfg.Ring.Name(),
-		"{kid}", strconv.Quote(active.ID()),
+		"{kid}", quoteKid(active.ID()),
 		"{issuer}", server.issuer,
 		"{org}", orgOf(server.issuer),
 		"{endpoint}", server.endpoints.Token,
