@@ -118,10 +118,9 @@ func prefetch(ctx context.Context, cfg config.Config, parts *parts) {
 			continue
 		}
 		fetches.Go(func() error {
-			if ctx.Err() != nil {
-				return nil
+			if ctx.Err() == nil {
+				_, _ = parts.broker.Token(ctx, caller.Local("prefetch"), broker.TokenRequest{Client: name}) // the log has it
 			}
-			_, _ = parts.broker.Token(ctx, caller.Local("prefetch"), broker.TokenRequest{Client: name}) // the log has it
 			return nil
 		})
 	}
