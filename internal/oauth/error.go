@@ -33,6 +33,8 @@ const (
 	Unavailable
 	// TimedOut: the authorization server was too slow.
 	TimedOut
+	// TooMany: the caller forces more than it may.
+	TooMany
 )
 
 // Upstream is what an authorization server answered, with everything taken
@@ -47,6 +49,23 @@ type Upstream struct {
 	RequestID string
 }
 
+// Reach says for what else than the one request a failure holds, and so what
+// need not be tried again for a while.
+type Reach int
+
+// The reaches, from the least.
+const (
+	// ReachRequest: for nothing else.
+	ReachRequest Reach = iota
+	// ReachScopes: for the same client and scopes.
+	ReachScopes
+	// ReachClient: for all that the client asks for.
+	ReachClient
+	// ReachServer: for all clients of the authorization server. Whoever speaks to
+	// the server remembers it, and says so with RetryAfter.
+	ReachServer
+)
+
 // Error is a failure with its class and with words that a caller may read.
 type Error struct {
 	Class Class
@@ -54,6 +73,10 @@ type Error struct {
 	Description string
 	// RetryAfter is when it makes sense to ask again; 0 means not said.
 	RetryAfter time.Duration
+	// Reach is set where an authorization server was asked.
+	Reach Reach
+	// Repeated says that nothing was sent: it is what an earlier request met.
+	Repeated bool
 	// Upstream is set where an authorization server answered.
 	Upstream *Upstream
 	// Err is the cause, for the log. It holds no secret either.

@@ -20,7 +20,7 @@ import (
 
 const (
 	// maxAnswer bounds an answer in bytes, after decompression.
-	maxAnswer = 256 << 10
+	maxAnswer = 64 << 10
 	// maxToken bounds an access token in bytes: it has to fit in a header.
 	maxToken = 32 << 10
 	// defaultLife is for a server that does not say (RFC 6749 section 5.1 only
@@ -35,9 +35,9 @@ const (
 // its errors. Every other answer becomes a *failure. One checker serves one
 // attempt.
 type checker struct {
-	server    *Server
-	asked     oauth.Scopes
-	assertion string
+	server  *Server
+	asked   oauth.Scopes
+	secrets []string // that are sent, as they may come back
 
 	// What a good answer says.
 	granted oauth.Scopes
@@ -46,6 +46,30 @@ type checker struct {
 
 // RoundTrip sends the request once and checks the answer.
 func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, body, fail := c.send(req)
+	if fail != nil {
+		return nil, fail
+	}
+	switch {
+	case isError(resp.StatusCode):
+		return nil, c.refusal(resp, body)
+	case resp.StatusCode != http.StatusOK:
+		return nil, c.unusable(resp, foreign(fmt.Sprintf("the token endpoint answered status %d, not a token", resp.StatusCode)))
+	}
+	answer, err := c.accept(resp.Header, body)
+	if err != nil {
+		return nil, c.unusable(resp, err)
+	}
+	resp.Header = http.Header{"Content-Type": {"application/json"}}
+	resp.Body = io.NopCloser(bytes.NewReader(answer))
+	resp.ContentLength = int64(len(answer))
+	return resp, nil
+}
+
+// send sends a request once and reads the answer, a bounded part of it. It does
+// not send one that a 429 forbids, wherever that came from since the exchange
+// began.
+func (c *checker) send(req *http.Request) (*http.Response, []byte, *failure) {
 	req = req.Clone(req.Context())
 	// Without GetBody net/http cannot send the assertion a second time over a
 	// new connection.
@@ -54,28 +78,27 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	req.Header.Set("Accept-Encoding", "identity") // a token is small, a bomb is not
 	req.Header.Set("User-Agent", "okta-token-broker")
 	sent := c.server.now()
+	if fail := c.server.gate.limit(sent); fail != nil {
+		return nil, nil, fail
+	}
 	resp, err := c.server.transport.RoundTrip(req)
 	if err != nil {
-		return nil, c.transportFailure(err)
+		return nil, nil, c.transportFailure(err)
 	}
 	defer resp.Body.Close()
 	c.server.observe(resp.Header, sent, c.server.now())
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return nil, c.transportFailure(err)
+		return nil, nil, c.transportFailure(err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, c.refusal(resp, body)
-	}
-	answer, err := c.accept(resp.Header, body)
-	if err != nil {
-		return nil, &failure{kind: badAnswer, status: resp.StatusCode, requestID: c.requestID(resp.Header), err: err}
-	}
-	resp.Header = http.Header{"Content-Type": {"application/json"}}
-	resp.Body = io.NopCloser(bytes.NewReader(answer))
-	resp.ContentLength = int64(len(answer))
-	return resp, nil
+	return resp, body, nil
 }
+
+// foreign is what is wrong with an answer that the authorization server itself
+// would hardly give: something in between does, to every client.
+type foreign string
+
+func (f foreign) Error() string { return string(f) }
 
 // tokenResponse is RFC 6749 section 5.1.
 type tokenResponse struct {
@@ -90,15 +113,15 @@ type tokenResponse struct {
 // of the answer.
 func (c *checker) accept(header http.Header, body []byte) ([]byte, error) {
 	if len(body) > maxAnswer {
-		return nil, fmt.Errorf("the answer is over %d KiB", maxAnswer>>10)
+		return nil, foreign(fmt.Sprintf("the answer is over %d KiB", maxAnswer>>10))
 	}
 	if mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-		return nil, errors.New("the answer is not application/json")
+		return nil, foreign("the answer is not application/json")
 	}
 	var g tokenResponse
 	// Duplicate names, invalid UTF-8 and other spellings of a name do not pass.
 	if err := json.Unmarshal(body, &g); err != nil {
-		return nil, errors.New("the answer is not a valid JSON object with the fields of RFC 6749 section 5.1")
+		return nil, foreign("the answer is not a valid JSON object with the fields of RFC 6749 section 5.1")
 	}
 	switch {
 	case g.Error != nil && g.Error.Kind() != 'n':

@@ -2,20 +2,13 @@ package okta
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
-	"net/http"
-	"net/url"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
 
 	"okta-token-broker/internal/assertion"
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/oauth"
-	"okta-token-broker/internal/secret"
 )
 
 const (
@@ -27,9 +20,6 @@ const (
 	// retryPause is the most that is waited before the first retry after a
 	// server error; it doubles.
 	retryPause = 200 * time.Millisecond
-
-	// RFC 7523 section 2.2.
-	assertionTypeJWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 )
 
 // ClientConfig is what a Client needs.
@@ -62,112 +52,111 @@ func NewClient(cfg ClientConfig) *Client {
 	return &Client{cfg: cfg}
 }
 
-// Exchange buys an access token for the scopes. It signs with the ring's active
-// key, tries again where that can help, each time with a fresh assertion, and
-// falls back to one other key when the server does not know the active one. The
-// error is an *oauth.Error.
-func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
+// do sends what attempt sends, each time with a fresh assertion. It signs with
+// the ring's active key, tries again where that can help, and falls back to one
+// other key when the server does not know the active one. While the server limits
+// us or is down it sends nothing. The error is an *oauth.Error.
+func (c *Client) do(caller context.Context, attempt func(context.Context, *keys.Key) *failure) error {
+	ctx, cancel := context.WithTimeout(caller, exchangeTimeout)
 	defer cancel()
-	ring := c.cfg.Ring
+	server, ring := c.cfg.Server, c.cfg.Ring
 	if _, _, err := ring.Active(ctx, ""); err != nil {
-		return oauth.Token{}, &oauth.Error{Class: oauth.Internal, Description: "the signing key is not available: the broker's log has the reason", Err: err}
+		return &oauth.Error{Class: oauth.Internal, Description: "the signing key is not available: the broker's log has the reason", Err: err}
 	}
 	last, _ := c.last.Load().(string)
 	candidates := ring.Candidates(last)
 	active := candidates[0]
+
+	pass, closed := server.gate.enter(server.now())
+	if closed != nil {
+		return c.explain(closed, active)
+	}
+	defer server.gate.release(pass) // also after a panic
+	fail := c.correct(ctx, candidates, attempt)
+	if fail != nil && fail.status == 0 && caller.Err() != nil {
+		fail.kind = abandoned
+	}
+	server.gate.learn(pass, fail, server.now())
+	if fail == nil {
+		return nil
+	}
+	if fail.refusesKeys() {
+		ring.Refused(c.cfg.Name)
+	}
+	return c.explain(fail, active)
+}
+
+// correct makes attempts until one succeeds or nothing helps.
+func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt func(context.Context, *keys.Key) *failure) *failure {
+	server := c.cfg.Server
 	var done corrections
 	for posts := 1; ; posts++ {
-		key := candidates[0]
-		token, fail := c.attempt(ctx, key, scopes)
+		fail := attempt(ctx, candidates[0])
+		server.metrics.posted(server.issuer, fail)
 		if fail == nil {
-			c.last.Store(key.Thumbprint())
-			ring.Worked(c.cfg.Name, key)
-			return token, nil
+			return nil
 		}
-		fix := done.choose(fail, len(candidates) > 1)
-		if posts == maxPosts {
-			fix = giveUp
+		fail.late = posts > 1
+		fix := giveUp
+		if posts < maxPosts {
+			fix = done.choose(fail, len(candidates) > 1)
 		}
 		switch fix {
 		case giveUp:
-			if fail.refusesKeys() {
-				ring.Refused(c.cfg.Name)
-			}
-			return oauth.Token{}, c.explain(fail, active)
+			return fail
 		case otherKey:
 			candidates = candidates[1:]
 		case waitAndRetry:
 			if !pause(ctx, retryPause<<(done.waits-1)) {
-				return oauth.Token{}, c.explain(fail, active)
+				return fail
 			}
 		}
-		c.cfg.Server.log.Info("asking again with a fresh assertion", "client", c.cfg.Name, "because", fail.Error(), "correction", fix)
+		server.log.Info("asking again with a fresh assertion", "client", c.cfg.Name, "because", fail.Error(), "correction", fix)
 	}
 }
 
-// attempt makes one assertion and one POST.
-func (c *Client) attempt(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (oauth.Token, *failure) {
+// signed is an assertion, with what it was made for.
+type signed struct {
+	jwt      string
+	endpoint string
+	at       time.Time
+	clock    time.Duration // that was added to ours
+}
+
+// sign makes an assertion for an endpoint.
+func (c *Client) sign(ctx context.Context, key *keys.Key, endpoint string) (signed, *failure) {
 	server := c.cfg.Server
-	sent := server.now()
-	clock := server.correction()
+	made := signed{endpoint: endpoint, at: server.now(), clock: server.clock.correction()}
 	claims := assertion.Assertion{
 		ClientID: c.cfg.ID,
-		Audience: server.endpoints.Audience(server.issuer, c.cfg.AudienceIssuer),
+		Audience: c.audience(endpoint),
 		Kid:      key.ID(),
-		IssuedAt: sent.Add(clock - backDate),
-		Expires:  sent.Add(clock + c.cfg.AssertionLifetime),
+		IssuedAt: made.at.Add(made.clock - backDate),
+		Expires:  made.at.Add(made.clock + c.cfg.AssertionLifetime),
 	}
 	if c.cfg.AudienceIssuer {
 		claims.Type = "client-authentication+jwt"
 	}
-	signed, err := assertion.Sign(ctx, key, claims)
-	if err != nil {
-		fail := &failure{kind: signing, err: err}
-		if ctx.Err() != nil {
-			fail.kind = tooSlow
-		}
-		return oauth.Token{}, fail
+	var err error
+	if made.jwt, err = assertion.Sign(ctx, key, claims); err != nil {
+		return signed{}, &failure{kind: signing, err: err}
 	}
+	return made, nil
+}
 
-	check := &checker{server: server, asked: scopes, assertion: signed}
-	config := clientcredentials.Config{
-		ClientID:       server.formClientID(c.cfg.ID),
-		TokenURL:       server.endpoints.Token,
-		Scopes:         scopes.List(),
-		EndpointParams: url.Values{"client_assertion_type": {assertionTypeJWT}, "client_assertion": {signed}},
-		// The default style sends the same assertion twice, to find out.
-		AuthStyle: oauth2.AuthStyleInParams,
+// audience is who an assertion for an endpoint is made for.
+func (c *Client) audience(endpoint string) string {
+	if c.cfg.AudienceIssuer {
+		return c.cfg.Server.issuer
 	}
-	client := &http.Client{
-		Transport: check,
-		// A 307 would carry the assertion to another place.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
-	if err != nil {
-		fail, ok := errors.AsType[*failure](err)
-		if !ok {
-			fail = check.transportFailure(err)
-		}
-		fail.clockMoved = (server.correction() - clock).Abs() > leastOffset
-		if fail.row.fix == useClock && clock != 0 && !fail.clockMoved {
-			// Refused for the clock that the Date header says it has: a proxy
-			// may have written that header.
-			server.lying.Store(true)
-			fail.clockMoved = true
-		}
-		return oauth.Token{}, fail
-	}
+	return endpoint
+}
 
-	return oauth.Token{
-		Access:  secret.New(token.AccessToken),
-		Type:    token.TokenType,
-		Scopes:  check.granted,
-		Kid:     key.ID(),
-		Expires: sent.Add(check.life), // x/oauth2 counts from the arrival, but the server began earlier
-		Life:    check.life,
-	}, nil
+// heed adds to a failure what it says of the assertion.
+func (made signed) heed(server *Server, fail *failure) *failure {
+	fail.endpoint = made.endpoint
+	fail.clockMoved = server.clock.heed(made.clock, fail.row.fix == useClock)
+	return fail
 }
 
 // pause waits up to most, by chance, so that many brokers do not retry in step.

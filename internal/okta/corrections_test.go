@@ -13,174 +13,6 @@ import (
 	"okta-token-broker/internal/oauth"
 )
 
-func TestClockIsCorrected(t *testing.T) {
-	tests := []struct {
-		ahead time.Duration // of the server's clock
-		posts int           // of the first exchange
-	}{
-		{-9 * time.Minute, 2},
-		{-5 * time.Minute, 2},
-		{-2 * time.Minute, 2},
-		{-31 * time.Second, 2},
-		{-29 * time.Second, 1}, // the back-dated iat covers it
-		{-3 * time.Second, 1},
-		{0, 1},
-		{3 * time.Second, 1},
-		{2 * time.Minute, 1}, // the assertion has not ended yet
-		{4*time.Minute + 59*time.Second, 1},
-		{5 * time.Minute, 2},
-		{9 * time.Minute, 2},
-	}
-	for _, tt := range tests {
-		t.Run(tt.ahead.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.rotate(t) // a second key at hand, that a clock must not use up
-				w.register(t)
-				w.okta.SetClockOffset(tt.ahead)
-				if token := w.works(t); token.Kid != w.active().ID() || token.Left(time.Now()) != time.Hour {
-					t.Errorf("token of key %q with %v left: the clock is no cause for either", token.Kid, token.Left(time.Now()))
-				}
-				w.wantPosts(t, tt.posts)
-
-				w.works(t)
-				w.wantPosts(t, tt.posts+1)
-				_, claims := decode(t, w.wire.sent()[tt.posts].assertion())
-				if tt.ahead.Abs() < 5*time.Second {
-					wantTime(t, claims["iat"], time.Now().Add(-30*time.Second), 0)
-				} else {
-					wantTime(t, claims["iat"], time.Now().Add(tt.ahead-30*time.Second), time.Second)
-					wantTime(t, claims["exp"], time.Now().Add(tt.ahead+5*time.Minute), time.Second)
-				}
-				if seen := w.okta.Counters(); seen.ReusedJTI != 0 || seen.DistinctJTI != tt.posts+1 {
-					t.Errorf("the server saw %d jti, and %d again", seen.DistinctJTI, seen.ReusedJTI)
-				}
-			})
-		})
-	}
-}
-
-func wantTime(t *testing.T, claim any, want time.Time, within time.Duration) {
-	t.Helper()
-	number, ok := claim.(interface{ Int64() (int64, error) })
-	if !ok {
-		t.Fatalf("claim %v is not a number", claim)
-	}
-	got, err := number.Int64()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if off := time.Unix(got, 0).Sub(want).Abs(); off > within {
-		t.Errorf("claim is %v off from %v", off, want)
-	}
-}
-
-// The offset follows the server's clock, and goes when it is right again.
-func TestClockCorrectionFollows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for _, step := range []struct {
-			ahead time.Duration
-			posts int // in all, so far
-		}{{-9 * time.Minute, 2}, {9 * time.Minute, 4}, {0, 6}, {0, 7}} {
-			w.okta.SetClockOffset(step.ahead)
-			w.works(t)
-			w.wantPosts(t, step.posts)
-		}
-	})
-}
-
-// The key that a server took the last time is the one to fall back to, also while
-// another client of the ring needs another key, so that none is proven.
-func TestFallsBackToTheKeyThatWorkedLast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.works(t)
-		first := w.active()
-		w.rotate(t)
-		w.register(t)
-		second := w.works(t).Kid
-		w.ring.Worked("another", first)
-		w.rotate(t)
-		w.okta.RemoveKey(w.client.cfg.ID, first.ID())
-		before := w.okta.Counters().TokenRequests
-		if token := w.works(t); token.Kid != second {
-			t.Errorf("token of key %q, want %q", token.Kid, second)
-		}
-		if posts := w.okta.Counters().TokenRequests - before; posts != 2 {
-			t.Errorf("%d posts, want 2", posts)
-		}
-	})
-}
-
-// A proxy may write a Date of its own, which is not the clock that assertions are
-// checked by.
-func TestDateThatIsNotTheClock(t *testing.T) {
-	for _, ahead := range []time.Duration{-8 * time.Minute, 2 * time.Minute, 8 * time.Minute} {
-		t.Run(ahead.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				lie := func() {
-					w.okta.SetFault(fakeokta.Fault{Header: http.Header{"Date": {time.Now().Add(ahead).UTC().Format(http.TimeFormat)}}})
-				}
-				lie()
-				w.works(t)
-				w.wantPosts(t, 1)
-				for range 3 { // at most one refusal in all
-					lie()
-					w.works(t)
-				}
-				if posts := w.okta.Counters().TokenRequests; posts > 5 {
-					t.Errorf("%d posts for 4 tokens", posts)
-				}
-				// The lie ends: the clock is believed again.
-				w.okta.ClearFault()
-				w.okta.SetClockOffset(-3 * time.Minute)
-				w.works(t)
-				w.works(t)
-			})
-		})
-	}
-}
-
-// A server whose Date cannot make up its mind is followed once per exchange.
-func TestClockIsCorrectedOnce(t *testing.T) {
-	for _, words := range []string{"The client_assertion token is expired.", ""} {
-		t.Run(words, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := scripted(t, func(n int, _ *http.Request) (*http.Response, error) {
-					return answer(401, refusing("invalid_client", words), "Date", dateAt(time.Duration(n)*time.Minute)), nil
-				})
-				if e := w.fails(t); e.Class != oauth.Refused || !strings.Contains(e.Description, "clock") {
-					t.Errorf("class %d, %q: want Refused, and the clock named", e.Class, e.Description)
-				}
-				w.wantPosts(t, 2)
-			})
-		})
-	}
-}
-
-func TestClockTooFarOff(t *testing.T) {
-	for _, ahead := range []time.Duration{-20 * time.Minute, 20 * time.Minute, -11 * time.Minute, 11 * time.Minute} {
-		t.Run(ahead.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.okta.SetClockOffset(ahead)
-				for posts := 1; posts <= 2; posts++ { // it is not learned from either
-					e := w.fails(t)
-					if e.Class != oauth.Refused || !strings.Contains(e.Description, "clock") {
-						t.Errorf("class %d, %q: want Refused, and the clock named", e.Class, e.Description)
-					}
-					w.wantPosts(t, posts)
-				}
-				if !strings.Contains(w.log.text(), "synchronise this machine's clock") {
-					t.Error("the log does not warn of the clock")
-				}
-			})
-		})
-	}
-}
-
 // A server that has one word for every cause is answered by state: first the
 // clock, if its Date is off, then the other key.
 func TestBareRefusal(t *testing.T) {
@@ -230,6 +62,29 @@ func TestBareRefusal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The key that a server took the last time is the one to fall back to, also while
+// another client of the ring needs another key, so that none is proven.
+func TestFallsBackToTheKeyThatWorkedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.works(t)
+		first := w.active()
+		w.rotate(t)
+		w.register(t)
+		second := w.works(t).Kid
+		w.ring.Worked("another", first)
+		w.rotate(t)
+		w.okta.RemoveKey(w.client.cfg.ID, first.ID())
+		before := w.okta.Counters().TokenRequests
+		if token := w.works(t); token.Kid != second {
+			t.Errorf("token of key %q, want %q", token.Kid, second)
+		}
+		if posts := w.okta.Counters().TokenRequests - before; posts != 2 {
+			t.Errorf("%d posts, want 2", posts)
+		}
+	})
 }
 
 func TestRetiredKey(t *testing.T) {

@@ -48,7 +48,7 @@ func TestErrorsNameTheConfiguration(t *testing.T) {
 		{400, "invalid_scope", "One or more scopes are not configured for the authorization server resource.", custom, oauth.InvalidScope, []string{issuer + "/oauth2/aus1 does not have", "to the org, " + issuer, "clients.billing.scopes"}},
 		{400, "invalid_scope", "Custom scopes are not allowed for this request.", nil, oauth.InvalidScope, []string{issuer + "/oauth2/ID", "clients.billing.scopes"}},
 		{401, "access_denied", "Policy evaluation failed for this request, please check the policy configurations.", custom, oauth.Refused, []string{issuer + "/oauth2/aus1", "Access Policies"}},
-		{404, "", "", custom, oauth.Refused, []string{issuer + "/oauth2/aus1 has no token endpoint", "clients.billing.issuer", "clients.billing.token_endpoint"}},
+		{404, "", "", custom, oauth.Refused, []string{issuer + "/oauth2/aus1/v1/token is not there", "clients.billing.issuer", "clients.billing.token_endpoint"}},
 	}
 	for _, tt := range tests {
 		t.Run(strings.TrimSpace(strconv.Itoa(tt.status)+" "+tt.code+" "+tt.words), func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestEveryRowIsReached(t *testing.T) {
 			if got := server.rowFor(f); got != row {
 				t.Errorf("row %d is hidden by the row for %d %q %q", i, got.status, got.code, got.words)
 			}
-			f.row = row
+			f.row, f.endpoint = row, endpoint
 			e := w.client.explain(f, w.active())
 			if strings.ContainsAny(e.Description, "{}") {
 				t.Errorf("a placeholder is left in: %s", e.Description)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +31,9 @@ const (
 	unreachable             // there was no connection
 	untrusted               // TLS failed
 	tooSlow                 // a time-out
-	signing                 // nothing was sent
+	abandoned               // whoever asked has left
+	signing                 // there was no assertion to send
+	held                    // the gate was closed
 )
 
 // failure is what became of an attempt. Its texts are safe for a log.
@@ -41,19 +44,53 @@ type failure struct {
 	description string
 	requestID   string
 	retryAfter  time.Duration
-	row         row  // what the server's words mean
-	clockMoved  bool // another clock is to be tried
+	row         row      // what the server's words mean
+	endpoint    string   // that was asked
+	clockMoved  bool     // another clock is to be tried
+	late        bool     // other attempts of the exchange went before
+	earlier     *failure // that closed the gate
 	err         error
 }
 
 func (f *failure) Error() string {
-	if f.err != nil {
+	switch {
+	case f.kind == held:
+		return "not sent: " + f.earlier.Error()
+	case f.err != nil:
 		return f.err.Error()
 	}
 	return fmt.Sprintf("status %d, error %q: %s", f.status, f.code, f.description)
 }
 
 func (f *failure) Unwrap() error { return f.err }
+
+// reach says for what else than its request a failure holds. Nil is a success.
+func (f *failure) reach() oauth.Reach {
+	switch {
+	case f == nil:
+		return oauth.ReachRequest
+	case f.kind == refused:
+		return f.row.reach
+	case f.kind == badAnswer:
+		if _, is := errors.AsType[foreign](f.err); is {
+			return oauth.ReachServer
+		}
+		return oauth.ReachScopes
+	case f.tellsNothing():
+		return oauth.ReachRequest
+	}
+	return oauth.ReachServer
+}
+
+// unsent reports whether no request left.
+func (f *failure) unsent() bool {
+	return f != nil && (f.kind == signing || f.kind == held)
+}
+
+// tellsNothing reports whether a failure says nothing about the server.
+func (f *failure) tellsNothing() bool {
+	return f.unsent() || f != nil && f.kind == abandoned
+}
 
 // refusesClient reports whether the server did not accept who we say we are, by a
 // code that may mean that, or without a code.
@@ -130,14 +167,17 @@ func isTLS(err error) bool {
 	return ok && (opErr.Op == "remote error" || opErr.Op == "local error") // crypto/tls names its alerts so
 }
 
-// refusal reads an answer that is not a 200.
+// isError reports whether a status is one of an error.
+func isError(status int) bool { return status >= 400 && status <= 599 }
+
+// unusable is for an answer that no server gives at the endpoint.
+func (c *checker) unusable(resp *http.Response, err error) *failure {
+	return &failure{kind: badAnswer, status: min(resp.StatusCode, 599), requestID: c.requestID(resp.Header), err: err}
+}
+
+// refusal reads an answer that is an error.
 func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 	fail := &failure{kind: refused, status: resp.StatusCode, requestID: c.requestID(resp.Header)}
-	if resp.StatusCode < 400 || resp.StatusCode > 599 {
-		fail.kind, fail.status = badAnswer, min(resp.StatusCode, 599)
-		fail.err = fmt.Errorf("the token endpoint answered status %d, not a token", resp.StatusCode)
-		return fail
-	}
 	var words struct {
 		Error        string `json:"error"`
 		Description  string `json:"error_description"`
@@ -189,7 +229,7 @@ func untilReset(header http.Header) time.Duration {
 const (
 	maxIdentifier  = 128
 	maxDescription = 300
-	// leastSecret is how long a piece of an assertion must be to matter.
+	// leastSecret is how long a piece of a secret must be to matter.
 	leastSecret = 16
 )
 
@@ -205,19 +245,28 @@ func (c *checker) requestID(header http.Header) string {
 	return c.identifier(header.Get("X-Okta-Request-Id"))
 }
 
-// holdsSecret reports whether a word is, or holds, a piece of the assertion or of
+// holdsSecret reports whether a word is, or holds, a piece of what was sent or of
 // any other JWT, whatever is glued to it.
 func (c *checker) holdsSecret(word string) bool {
 	if strings.Contains(word, "eyJ") { // {" in base64url: how a JWT begins
 		return true
 	}
-	secrets := c.assertion + " " + alphanumeric(c.assertion)
 	for i := leastSecret; i <= len(word); i++ {
-		if strings.Contains(secrets, word[i-leastSecret:i]) {
+		piece := word[i-leastSecret : i]
+		if slices.ContainsFunc(c.secrets, func(secret string) bool { return strings.Contains(secret, piece) }) {
 			return true
 		}
 	}
 	return false
+}
+
+// asSent returns the forms in which something that was sent may come back: as it
+// is, form-encoded, and in pieces.
+func asSent(sent ...string) (forms []string) {
+	for _, s := range sent {
+		forms = append(forms, s, url.QueryEscape(s), alphanumeric(s))
+	}
+	return forms
 }
 
 // alphanumeric leaves out what can stand between the pieces of something.

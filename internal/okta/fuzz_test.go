@@ -123,7 +123,8 @@ func fuzzExchange(t *testing.T, ring *keys.Ring, status int, headers map[string]
 	default:
 		t.Errorf("class %d: %v", e.Class, e)
 	}
-	if unavailable := e.Class == oauth.Unavailable; unavailable != (e.RetryAfter >= time.Second) || e.RetryAfter > 2*time.Minute {
+	waits := e.Class == oauth.Unavailable || e.Reach == oauth.ReachServer
+	if waits != (e.RetryAfter >= time.Second) || e.RetryAfter > 2*time.Minute {
 		t.Errorf("class %d, retry after %v", e.Class, e.RetryAfter)
 	}
 	wantOneLine(t, e)

@@ -188,8 +188,8 @@ func TestUnreachable(t *testing.T) {
 func wantUnreachable(t *testing.T, w *world, issuer string) {
 	t.Helper()
 	e := w.fails(t)
-	if e.Class != oauth.Unavailable || e.RetryAfter < time.Second || e.Upstream != nil {
-		t.Errorf("class %d, retry after %v, upstream %+v", e.Class, e.RetryAfter, e.Upstream)
+	if e.Class != oauth.Unavailable || e.Reach != oauth.ReachServer || e.RetryAfter < time.Second || e.Upstream != nil {
+		t.Errorf("class %d, reach %d, retry after %v, upstream %+v", e.Class, e.Reach, e.RetryAfter, e.Upstream)
 	}
 	for _, want := range []string{issuer + " cannot be reached", "DNS", "HTTPS_PROXY"} {
 		if !strings.Contains(e.Description, want) {

@@ -11,19 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync/atomic"
 	"time"
 )
 
-const (
-	connectTimeout = time.Second
-	// leastOffset is the clock difference up to which an assertion's own slack
-	// (back-dated iat, exp well ahead) covers it. A Date header has whole
-	// seconds.
-	leastOffset = 5 * time.Second
-	// mostOffset is the difference beyond which a Date header is not believed.
-	mostOffset = 10 * time.Minute
-)
+const connectTimeout = time.Second
 
 // ServerConfig is what a Server needs.
 type ServerConfig struct {
@@ -33,10 +24,15 @@ type ServerConfig struct {
 	TokenEndpoint string
 	// RootCAs verify the server's certificate. Nil: the system's.
 	RootCAs *x509.CertPool
+	// Like is a Server of the same issuer that is reached in another way. What is
+	// known of its clock and its limits is shared. Nil: nothing is known.
+	Like *Server
 	// Transport is used instead of one of its own, with fake servers.
 	Transport http.RoundTripper
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
+	// Metrics count requests and show the clock's offset. Nil: nobody counts.
+	Metrics *Metrics
 	// Log takes what happens. Nil: nothing is logged.
 	Log *slog.Logger
 }
@@ -50,8 +46,9 @@ type Server struct {
 	transport http.RoundTripper
 	now       func() time.Time
 	log       *slog.Logger
-	offset    atomic.Int64 // of the server's Date against our clock, in nanoseconds
-	lying     atomic.Bool  // the Date is not the clock that assertions are checked by
+	metrics   *Metrics
+	clock     *clock
+	gate      *gate
 }
 
 // NewServer makes a Server. It sends nothing.
@@ -63,6 +60,12 @@ func NewServer(cfg ServerConfig) *Server {
 		transport: cfg.Transport,
 		now:       cfg.Now,
 		log:       cfg.Log,
+		metrics:   cfg.Metrics,
+		clock:     &clock{},
+		gate:      &gate{},
+	}
+	if cfg.Like != nil {
+		s.clock, s.gate = cfg.Like.clock, cfg.Like.gate
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -101,43 +104,4 @@ func (s *Server) formClientID(id string) string {
 		return ""
 	}
 	return id
-}
-
-// correction is what to add to our clock for assertions, 0 while the server's
-// is close enough or not to be believed.
-func (s *Server) correction() time.Duration {
-	offset := time.Duration(s.offset.Load())
-	if abs := offset.Abs(); abs <= leastOffset || abs > mostOffset || s.lying.Load() {
-		return 0
-	}
-	return offset
-}
-
-// uncorrected is a difference between the clocks that is too large to be
-// corrected, else 0.
-func (s *Server) uncorrected() time.Duration {
-	if offset := time.Duration(s.offset.Load()); offset.Abs() > mostOffset {
-		return offset.Abs().Round(time.Second)
-	}
-	return 0
-}
-
-// observe takes the server's clock from a Date header.
-func (s *Server) observe(header http.Header, sent, received time.Time) {
-	date, err := http.ParseTime(header.Get("Date"))
-	if err != nil {
-		return
-	}
-	// The header was cut to a whole second at some time between the two.
-	ours := sent.Add(received.Sub(sent) / 2)
-	offset := date.Add(time.Second / 2).Sub(ours)
-	before := time.Duration(s.offset.Swap(int64(offset)))
-	if (offset - before).Abs() <= leastOffset {
-		return
-	}
-	s.lying.Store(false)
-	if offset.Abs() > leastOffset {
-		s.log.Warn("the authorization server's clock and ours differ: synchronise this machine's clock",
-			"issuer", s.issuer, "offset", offset.Round(time.Second), "corrected", offset.Abs() <= mostOffset)
-	}
 }

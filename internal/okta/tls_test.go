@@ -68,8 +68,8 @@ func TestTLSFailsClosed(t *testing.T) {
 
 func wantUntrusted(t *testing.T, e *oauth.Error) {
 	t.Helper()
-	if e.Class != oauth.Unavailable || e.RetryAfter < time.Second || e.Upstream != nil {
-		t.Errorf("class %d, retry after %v, upstream %+v: %v", e.Class, e.RetryAfter, e.Upstream, e)
+	if e.Class != oauth.Unavailable || e.Reach != oauth.ReachServer || e.RetryAfter < time.Second || e.Upstream != nil {
+		t.Errorf("class %d, reach %d, retry after %v, upstream %+v: %v", e.Class, e.Reach, e.RetryAfter, e.Upstream, e)
 	}
 	for _, want := range []string{"TLS", "certificate", "clients.billing.ca_file"} {
 		if !strings.Contains(e.Description, want) {

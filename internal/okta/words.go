@@ -1,7 +1,10 @@
 package okta
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -97,7 +100,14 @@ func (f *failure) fixByState(clockDone bool) correction {
 // explain turns a failure into words for whoever runs the broker: what is
 // wrong, on which side, and what to do.
 func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
-	e := &oauth.Error{Upstream: f.upstream(), RetryAfter: f.retryAfter, Err: f}
+	if f.kind == held {
+		e := c.explain(f.earlier, active)
+		if e.Repeated = !f.late; e.Repeated {
+			e.Description += fmt.Sprintf("; nothing was sent: the server is asked again in %.0fs", math.Ceil(e.RetryAfter.Seconds()))
+		}
+		return e
+	}
+	e := &oauth.Error{Upstream: f.upstream(), Reach: f.reach(), Err: f}
 	server := c.cfg.Server
 	// Other servers' token endpoint may be at another host than their issuer.
 	who, setting := server.issuer, "clients."+c.cfg.Name+".issuer"
@@ -107,9 +117,14 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 	switch f.kind {
 	case signing:
 		e.Class, e.Description = oauth.Internal, "the broker could not sign an assertion; its log has the reason"
+		if errors.Is(f.err, context.DeadlineExceeded) {
+			e.Class, e.Description = oauth.TimedOut, "the time was up before the broker had signed an assertion: ask again"
+		}
 	case badAnswer:
 		e.Class, e.Err = oauth.BadAnswer, nil
 		e.Description = fmt.Sprintf("%s gave an answer that is not usable: %v; check %s, and that no proxy answers in its place", who, f.err, setting)
+	case abandoned:
+		e.Class, e.Description = oauth.TimedOut, "the request ended before "+who+" answered"
 	case tooSlow:
 		e.Class, e.Description = oauth.TimedOut, who+" did not answer in time: ask again; if this goes on, check the network and HTTPS_PROXY"
 	case untrusted:
@@ -119,13 +134,16 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 	case broken:
 		e.Class, e.Description = oauth.Unavailable, "the connection to "+who+" broke: ask again; if this goes on, check the network and HTTPS_PROXY"
 	case refused:
-		e.Class, e.Description = f.row.class, c.fill(f.row.advice, active)
-		if offset := server.uncorrected(); offset != 0 && f.mayBeClock() {
+		e.Class, e.Description = f.row.class, c.fill(f, active)
+		if offset := server.clock.uncorrected(); offset != 0 && f.mayBeClock() {
 			e.Description += fmt.Sprintf("; the server's clock and the broker's differ by %v, which is too much to correct: synchronise the broker's", offset)
 		}
 	}
-	if e.Class == oauth.Unavailable && e.RetryAfter == 0 {
+	if e.Class == oauth.Unavailable || e.Class == oauth.TimedOut {
 		e.RetryAfter = time.Second
+	}
+	if e.Reach == oauth.ReachServer {
+		e.RetryAfter = max(e.RetryAfter, server.gate.wait(server.now()))
 	}
 	return e
 }
@@ -145,8 +163,8 @@ func quoteKid(kid string) string {
 	return strconv.Quote(kid)
 }
 
-// fill puts what the client is configured with into a row's advice.
-func (c *Client) fill(advice string, active *keys.Key) string {
+// fill puts what the client is configured with into the row's advice.
+func (c *Client) fill(f *failure, active *keys.Key) string {
 	server := c.cfg.Server
 	return strings.NewReplacer(
 		"{client}", c.cfg.Name,
@@ -155,7 +173,7 @@ func (c *Client) fill(advice string, active *keys.Key) string {
 		"{kid}", quoteKid(active.ID()),
 		"{issuer}", server.issuer,
 		"{org}", orgOf(server.issuer),
-		"{endpoint}", server.endpoints.Token,
-		"{audience}", server.endpoints.Audience(server.issuer, c.cfg.AudienceIssuer),
-	).Replace(advice)
+		"{endpoint}", f.endpoint,
+		"{audience}", c.audience(f.endpoint),
+	).Replace(f.row.advice)
 }

@@ -3,6 +3,7 @@
 package secret
 
 import (
+	"crypto/subtle"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,6 +34,12 @@ func (t Text) Reveal() string {
 // IsZero reports whether t holds nothing.
 func (t Text) IsZero() bool {
 	return t.value == nil || *t.value == ""
+}
+
+// Equal reports whether both hide the same, in constant time for values of one
+// length.
+func (t Text) Equal(other Text) bool {
+	return subtle.ConstantTimeCompare([]byte(t.Reveal()), []byte(other.Reveal())) == 1
 }
 
 // Format answers every fmt verb with "[redacted]".

@@ -1,0 +1,72 @@
+package okta
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"okta-token-broker/internal/keys"
+	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/secret"
+)
+
+// RFC 7523 section 2.2.
+const assertionTypeJWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+// Exchange buys an access token for the scopes. The error is an *oauth.Error.
+func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token, error) {
+	var token oauth.Token
+	err := c.do(ctx, func(ctx context.Context, key *keys.Key) (fail *failure) {
+		token, fail = c.buy(ctx, key, scopes)
+		return fail
+	})
+	if err != nil {
+		return oauth.Token{}, err
+	}
+	return token, nil
+}
+
+// buy makes one assertion and one POST to the token endpoint.
+func (c *Client) buy(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (oauth.Token, *failure) {
+	server := c.cfg.Server
+	made, fail := c.sign(ctx, key, server.endpoints.Token)
+	if fail != nil {
+		return oauth.Token{}, fail
+	}
+	check := &checker{server: server, asked: scopes, secrets: asSent(made.jwt)}
+	config := clientcredentials.Config{
+		ClientID:       server.formClientID(c.cfg.ID),
+		TokenURL:       server.endpoints.Token,
+		Scopes:         scopes.List(),
+		EndpointParams: url.Values{"client_assertion_type": {assertionTypeJWT}, "client_assertion": {made.jwt}},
+		// The default style sends the same assertion twice, to find out.
+		AuthStyle: oauth2.AuthStyleInParams,
+	}
+	client := &http.Client{
+		Transport: check,
+		// A 307 would carry the assertion to another place.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	if err != nil {
+		fail, ok := errors.AsType[*failure](err)
+		if !ok {
+			fail = check.transportFailure(err)
+		}
+		return oauth.Token{}, made.heed(server, fail)
+	}
+	c.last.Store(key.Thumbprint())
+	c.cfg.Ring.Worked(c.cfg.Name, key)
+	return oauth.Token{
+		Access:  secret.New(token.AccessToken),
+		Type:    token.TokenType,
+		Scopes:  check.granted,
+		Kid:     key.ID(),
+		Expires: made.at.Add(check.life), // x/oauth2 counts from the arrival, but the server began earlier
+		Life:    check.life,
+	}, nil
+}
