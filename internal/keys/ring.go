@@ -32,6 +32,9 @@ type Config struct {
 	Kid string
 	// Algorithm is that of keys to be made, one of Algorithms. Empty: RS256.
 	Algorithm string
+	// Changed is called when the ring has other keys than before. It must not change
+	// the ring itself. Nil: nobody is told.
+	Changed func(*Ring)
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
 	// Log takes what happens to the ring. Nil: nothing is logged.
@@ -249,8 +252,17 @@ func (r *Ring) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.current.Store(&contents{ring, rev})
+	r.take(&contents{ring, rev})
 	return nil
+}
+
+// take puts other contents in force. The caller holds mu.
+func (r *Ring) take(next *contents) {
+	before := r.current.Swap(next)
+	same := slices.EqualFunc(before.keys, next.keys, func(a, b *Key) bool { return a.thumbprint == b.thumbprint && a.kid == b.kid })
+	if !same && r.cfg.Changed != nil {
+		r.cfg.Changed(r)
+	}
 }
 
 // load reads the store. While the content is what is in memory, it is not
@@ -295,7 +307,7 @@ func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) ([]*
 			return nil, err
 		}
 		if changed == nil {
-			r.current.Store(&contents{ring, rev})
+			r.take(&contents{ring, rev})
 			return ring, nil
 		}
 		data, err := formatRing(changed)
@@ -312,7 +324,7 @@ func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) ([]*
 			return nil, err
 		}
 		// The revision is the store's to give: the next look reads it.
-		r.current.Store(&contents{keys: changed})
+		r.take(&contents{keys: changed})
 		return changed, nil
 	}
 }

@@ -6,45 +6,50 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/secret"
 )
 
-// A bubble of synctest ends only when all its goroutines have: none of these
-// tests leaves one behind.
-
-// bank is an Exchanger that counts, and takes a second over each token. Token n
-// of a key reads "key/n".
+// bank is an Exchanger that counts. Token n of a key reads "key/n".
 type bank struct {
 	life  time.Duration
-	serve func(ctx context.Context, n int) error // nil: waits a second
+	takes time.Duration
+	now   func() time.Time // nil: time.Now
+	// serve comes first. An error is the answer.
+	serve func(ctx context.Context, key Key, n int) error
 
 	mu    sync.Mutex
 	count map[Key]int
+	begun []time.Time
 }
 
 func (b *bank) Exchange(ctx context.Context, key Key) (oauth.Token, error) {
+	sent := time.Now()
+	if b.now != nil {
+		sent = b.now()
+	}
 	b.mu.Lock()
 	if b.count == nil {
 		b.count = map[Key]int{}
 	}
 	b.count[key]++
 	n := b.count[key]
+	b.begun = append(b.begun, sent)
 	b.mu.Unlock()
-	sent := time.Now()
-	serve := b.serve
-	if serve == nil {
-		serve = func(ctx context.Context, _ int) error { return wait(ctx, time.Second) }
+	if b.serve != nil {
+		if err := b.serve(ctx, key, n); err != nil {
+			return oauth.Token{}, err
+		}
 	}
-	if err := serve(ctx, n); err != nil {
+	if err := wait(ctx, b.takes); err != nil {
 		return oauth.Token{}, err
 	}
 	return oauth.Token{
@@ -53,17 +58,26 @@ func (b *bank) Exchange(ctx context.Context, key Key) (oauth.Token, error) {
 	}, nil
 }
 
-func (b *bank) fetches() int {
+func (b *bank) fetches() int { return len(b.times()) }
+
+// times are when the fetches began.
+func (b *bank) times() []time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	total := 0
-	for _, n := range b.count {
-		total += n
-	}
-	return total
+	return b.begun[:len(b.begun):len(b.begun)]
+}
+
+// of returns how often a key was fetched.
+func (b *bank) of(key Key) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.count[key]
 }
 
 func wait(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -74,69 +88,128 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// open makes a Store that renews at exactly three quarters of a token's life. In
+// the end it is closed, and nothing may happen any more. A bubble of synctest
+// ends only when all its goroutines have: none of these tests leaves one behind.
+func open(t *testing.T, cfg Config) *Store {
+	s := New(cfg)
+	s.jitter = func() float64 { return 0 }
+	t.Cleanup(func() {
+		synctest.Wait() // for fetches that are beginning
+		s.Close()
+		b := cfg.Exchanger.(*bank)
+		n := b.fetches()
+		time.Sleep(time.Hour) // fetches under way end
+		if got := b.fetches(); got != n || s.Len() != 0 {
+			t.Errorf("after Close: %d fetches began, and %d entries are kept", got-n, s.Len())
+		}
+	})
+	return s
+}
+
 func aKey() Key {
 	return Key{Client: "billing", Issuer: "https://acme.okta.test", ClientID: "0oa1", Scopes: "a b"}
 }
 
-// get is a Get that must give a token that has not ended.
-func get(t *testing.T, s *Store, key Key) string {
+// numbered are the keys of one client with scopes "0" to n-1.
+func numbered(n int) []Key {
+	keys := make([]Key, n)
+	for i := range keys {
+		keys[i] = aKey()
+		keys[i].Scopes = oauth.Scopes(strconv.Itoa(i))
+	}
+	return keys
+}
+
+// get is a Get that must give a token that has not ended. It returns which.
+func get(t *testing.T, s *Store, key Key) int {
 	t.Helper()
-	token, err := s.Get(t.Context(), key)
+	return getWith(t, s, key, Want{})
+}
+
+func getWith(t *testing.T, s *Store, key Key, want Want) int {
+	t.Helper()
+	token, err := s.Get(t.Context(), key, want)
 	if err != nil {
 		t.Errorf("no token: %v", err)
-		return ""
+		return 0
 	}
-	if token.Left(time.Now()) == 0 {
-		t.Errorf("got a token that ended at %v; it is %v", token.Expires, time.Now())
+	if token.Left(s.now()) == 0 {
+		t.Errorf("got a token that ended at %v; it is %v", token.Expires, s.now())
 	}
-	return token.Access.Reveal()
+	return number(t, key, token)
+}
+
+func number(t *testing.T, key Key, token oauth.Token) int {
+	t.Helper()
+	text, ok := strings.CutPrefix(token.Access.Reveal(), key.String()+"/")
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil {
+		t.Errorf("%+v got the token %q", key, token.Access.Reveal())
+	}
+	return n
+}
+
+// refuse is a Get that must fail.
+func refuse(t *testing.T, s *Store, key Key, want Want) *oauth.Error {
+	t.Helper()
+	token, err := s.Get(t.Context(), key, want)
+	failure, ok := errors.AsType[*oauth.Error](err)
+	if !ok || !token.Access.IsZero() {
+		t.Fatalf("got %q, %v, want an *oauth.Error", token.Access.Reveal(), err)
+	}
+	return failure
 }
 
 func wantFetches(t *testing.T, b *bank, want int) {
 	t.Helper()
+	synctest.Wait() // for those that are beginning
 	if n := b.fetches(); n != want {
 		t.Errorf("%d fetches, want %d", n, want)
 	}
 }
 
+// A cold key costs one fetch, however many ask; all get its token. 100 rounds.
 func TestManyCallersOneFetch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	const many, rounds = 5_000, 100
+	ctx := t.Context()
+	for round, key := range numbered(rounds) {
+		var asking, callers sync.WaitGroup
+		asking.Add(many)
 		b := &bank{life: time.Hour}
+		b.serve = func(context.Context, Key, int) error {
+			asking.Wait()
+			return nil
+		}
 		s := New(Config{Exchanger: b})
-		const many = 5_000
-		got := make(chan string, many)
+		want := key.String() + "/1"
+		var served atomic.Int64
 		for range many {
-			go func() {
-				token, err := s.Get(t.Context(), aKey())
-				if err != nil {
-					t.Error(err)
+			callers.Go(func() {
+				asking.Done()
+				if token, err := s.Get(ctx, key, Want{}); err == nil && token.Access.Reveal() == want {
+					served.Add(1)
 				}
-				got <- token.Access.Reveal()
-			}()
+			})
 		}
-		distinct := map[string]int{}
-		for range many {
-			distinct[<-got]++
+		callers.Wait()
+		s.Close()
+		if served.Load() != many || b.fetches() != 1 {
+			t.Errorf("round %d: %d fetches, want 1; %d of %d callers got its token", round, b.fetches(), served.Load(), many)
 		}
-		if diff := cmp.Diff(map[string]int{fmt.Sprintf("%v/1", aKey()): many}, distinct); diff != "" {
-			t.Errorf("tokens (-want +got)\n%s", diff)
-		}
-		wantFetches(t, b, 1)
-		get(t, s, aKey())
-		wantFetches(t, b, 1)
-	})
+	}
 }
 
 // A hit needs nobody, not even a caller who is still there.
 func TestHitAsksNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bank{life: time.Hour}
-		s := New(Config{Exchanger: b})
+		b := &bank{life: time.Hour, takes: time.Second}
+		s := open(t, Config{Exchanger: b})
 		get(t, s, aKey())
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
 		start := time.Now()
-		if _, err := s.Get(gone, aKey()); err != nil {
+		if _, err := s.Get(gone, aKey(), Want{}); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(start); took != 0 {
@@ -146,38 +219,51 @@ func TestHitAsksNobody(t *testing.T) {
 	})
 }
 
-func TestCallersLeave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := &bank{life: time.Hour}
-		s := New(Config{Exchanger: b})
-		leader, leave := context.WithCancel(t.Context())
-		left := make(chan error, 1)
-		go func() {
-			_, err := s.Get(leader, aKey())
-			left <- err
-		}()
-		synctest.Wait() // the leader's fetch is under way
-		var waiters sync.WaitGroup
-		for range 10 {
-			waiters.Go(func() {
-				if got := get(t, s, aKey()); !strings.HasSuffix(got, "/1") {
-					t.Errorf("token %q, want the one that the leader began to fetch", got)
+// Who begins a fetch and leaves, or has no more time, fails nobody else.
+func TestLeaderLeaves(t *testing.T) {
+	tests := []struct {
+		name  string
+		leave func(context.Context) (context.Context, context.CancelFunc)
+		want  error
+	}{
+		{"cancelled", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Second, cancel)
+			return ctx, cancel
+		}, context.Canceled},
+		{"timed out", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Second)
+		}, context.DeadlineExceeded},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bank{life: time.Hour, takes: 3 * time.Second}
+				s := open(t, Config{Exchanger: b})
+				start := time.Now()
+				leader, cancel := tt.leave(t.Context())
+				defer cancel()
+				left := make(chan error)
+				go func() {
+					_, err := s.Get(leader, aKey(), Want{})
+					left <- err
+				}()
+				synctest.Wait() // the leader's fetch is under way
+				var waiters sync.WaitGroup
+				for range 100 {
+					waiters.Go(func() { get(t, s, aKey()) })
 				}
+				if err := <-left; !errors.Is(err, tt.want) || time.Since(start) != time.Second {
+					t.Errorf("the leader got %v after %v", err, time.Since(start))
+				}
+				waiters.Wait()
+				if took := time.Since(start); took != 3*time.Second {
+					t.Errorf("the others waited %v, want the 3s of the leader's fetch", took)
+				}
+				wantFetches(t, b, 1)
 			})
-		}
-		hurried, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer cancel()
-		start := time.Now()
-		if _, err := s.Get(hurried, aKey()); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 10*time.Millisecond {
-			t.Errorf("a waiter with 10ms got %v after %v", err, time.Since(start))
-		}
-		leave()
-		if err := <-left; !errors.Is(err, context.Canceled) {
-			t.Errorf("the leader got %v", err)
-		}
-		waiters.Wait()
-		wantFetches(t, b, 1)
-	})
+		})
+	}
 }
 
 // The values of the first caller's context go with the fetch; its end does not.
@@ -185,13 +271,13 @@ func TestFetchKeepsContextValues(t *testing.T) {
 	type trace struct{}
 	synctest.Test(t, func(t *testing.T) {
 		b := &bank{life: time.Hour}
-		b.serve = func(ctx context.Context, _ int) error {
+		b.serve = func(ctx context.Context, _ Key, _ int) error {
 			if ctx.Value(trace{}) != "t1" {
 				t.Error("the caller's value is not in the fetch's context")
 			}
 			return nil
 		}
-		if _, err := New(Config{Exchanger: b}).Get(context.WithValue(t.Context(), trace{}, "t1"), aKey()); err != nil {
+		if _, err := open(t, Config{Exchanger: b}).Get(context.WithValue(t.Context(), trace{}, "t1"), aKey(), Want{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -204,7 +290,7 @@ func TestFetchEndsByItself(t *testing.T) {
 		ended := make(chan time.Duration, 1)
 		b := &bank{life: time.Hour}
 		start := time.Now()
-		b.serve = func(ctx context.Context, n int) error {
+		b.serve = func(ctx context.Context, _ Key, n int) error {
 			if n > 1 {
 				return nil
 			}
@@ -212,15 +298,16 @@ func TestFetchEndsByItself(t *testing.T) {
 			ended <- time.Since(start)
 			return oauth.Fail(oauth.TimedOut, "too slow")
 		}
-		s := New(Config{Exchanger: b})
+		s := open(t, Config{Exchanger: b})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := s.Get(ctx, aKey()); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Get(ctx, aKey(), Want{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the caller got %v", err)
 		}
 		if took := <-ended; took != 6*time.Second {
 			t.Errorf("the fetch ended after %v, want 6s", took)
 		}
+		synctest.Wait()
 		get(t, s, aKey())
 		wantFetches(t, b, 2)
 	})
@@ -229,18 +316,18 @@ func TestFetchEndsByItself(t *testing.T) {
 func TestPanicIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bank{life: time.Hour}
-		b.serve = func(ctx context.Context, n int) error {
+		b.serve = func(ctx context.Context, _ Key, n int) error {
 			if err := wait(ctx, time.Second); err != nil || n > 1 {
 				return err
 			}
 			panic("Bearer sesame")
 		}
 		var log bytes.Buffer
-		s := New(Config{Exchanger: b, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		s := open(t, Config{Exchanger: b, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		var waiters sync.WaitGroup
 		for range 20 {
 			waiters.Go(func() {
-				token, err := s.Get(t.Context(), aKey())
+				token, err := s.Get(t.Context(), aKey(), Want{})
 				if _, ok := errors.AsType[*oauth.Error](err); !ok || oauth.ClassOf(err) != oauth.Internal || !token.Access.IsZero() {
 					t.Errorf("got %v, want an *oauth.Error of class Internal", err)
 				}
@@ -259,101 +346,35 @@ func TestPanicIsAnError(t *testing.T) {
 	})
 }
 
-func TestErrorIsSharedAndForgotten(t *testing.T) {
+// All who wait for a fetch get its error. One that says nothing about the next
+// request is not remembered.
+func TestErrorIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refused := oauth.Fail(oauth.Refused, "no")
+		failure := oauth.Fail(oauth.Unavailable, "no")
 		b := &bank{life: time.Hour}
-		b.serve = func(ctx context.Context, n int) error {
+		b.serve = func(ctx context.Context, _ Key, n int) error {
 			if err := wait(ctx, time.Second); err != nil || n > 2 {
 				return err
 			}
-			return refused
+			return failure
 		}
-		s := New(Config{Exchanger: b})
+		s := open(t, Config{Exchanger: b})
 		for fetch := 1; fetch <= 2; fetch++ {
 			var waiters sync.WaitGroup
 			for range 20 {
 				waiters.Go(func() {
-					if token, err := s.Get(t.Context(), aKey()); !errors.Is(err, refused) || !token.Access.IsZero() {
+					if token, err := s.Get(t.Context(), aKey(), Want{}); !errors.Is(err, failure) || !token.Access.IsZero() {
 						t.Errorf("got %v, want what the exchanger said", err)
 					}
 				})
 			}
 			waiters.Wait()
 			wantFetches(t, b, fetch)
+			if n := s.Len(); n != 0 {
+				t.Errorf("%d entries are kept", n)
+			}
 		}
 		get(t, s, aKey())
 		wantFetches(t, b, 3)
 	})
-}
-
-func TestTokenEnds(t *testing.T) {
-	tests := []struct {
-		after time.Duration // from when the request was sent
-		fresh bool
-	}{
-		{59 * time.Minute, false},
-		{time.Hour - 1001*time.Millisecond, false},
-		{time.Hour - time.Second, false},
-		{time.Hour - 999*time.Millisecond, true}, // it would not outlive the call it is for
-		{time.Hour, true},
-		{2 * time.Hour, true},
-	}
-	for _, tt := range tests {
-		t.Run(tt.after.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := &bank{life: time.Hour}
-				s := New(Config{Exchanger: b})
-				sent := time.Now()
-				get(t, s, aKey())
-				<-time.After(time.Until(sent.Add(tt.after)))
-				got := get(t, s, aKey())
-				want := map[bool]int{false: 1, true: 2}[tt.fresh]
-				wantFetches(t, b, want)
-				if !strings.HasSuffix(got, fmt.Sprintf("/%d", want)) {
-					t.Errorf("token %q, want number %d", got, want)
-				}
-			})
-		})
-	}
-}
-
-// A wall clock that jumps ahead, as after a suspend, ends tokens too.
-func TestTokenEndsByTheClockGiven(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var ahead time.Duration
-		b := &bank{life: time.Hour}
-		s := New(Config{Exchanger: b, Now: func() time.Time { return time.Now().Add(ahead).Round(0) }})
-		get(t, s, aKey())
-		ahead = 58 * time.Minute
-		get(t, s, aKey())
-		wantFetches(t, b, 1)
-		ahead = 2 * time.Hour
-		if _, err := s.Get(t.Context(), aKey()); oauth.ClassOf(err) != oauth.BadAnswer {
-			t.Errorf("got %v; a token that ends before it comes is a bad answer", err)
-		}
-		wantFetches(t, b, 2)
-	})
-}
-
-// A token that has ended on arrival is neither given nor kept.
-func TestTokenThatCameTooLate(t *testing.T) {
-	for _, life := range []time.Duration{0, -time.Hour, time.Second, 1999 * time.Millisecond} {
-		t.Run(life.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := &bank{life: life} // and a second on its way
-				s := New(Config{Exchanger: b})
-				for fetch := 1; fetch <= 2; fetch++ {
-					token, err := s.Get(t.Context(), aKey())
-					if oauth.ClassOf(err) != oauth.BadAnswer || !token.Access.IsZero() {
-						t.Errorf("got %v, want class BadAnswer", err)
-					}
-					wantFetches(t, b, fetch)
-				}
-				if n := s.cache.ItemCount(); n != 0 {
-					t.Errorf("%d entries are kept", n)
-				}
-			})
-		})
-	}
 }
