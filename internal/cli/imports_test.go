@@ -34,14 +34,16 @@ func allowed() map[string][]string {
 // owned is which package alone may import a library.
 func owned() map[string]string {
 	return map[string]string{
-		"github.com/go-chi/chi/v5":       "internal/httpapi",
-		"golang.org/x/oauth2":            "internal/okta",
-		"github.com/golang-jwt/jwt/v5":   "internal/keys",
-		"github.com/patrickmn/go-cache":  "internal/tokens",
-		"github.com/spf13/cobra":         "internal/cli",
-		"go.yaml.in/yaml/v4":             "internal/config",
-		"github.com/gofrs/flock":         "internal/keys",
-		"golang.org/x/sync/singleflight": "internal/tokens",
+		"github.com/go-chi/chi/v5":                                "internal/httpapi",
+		"golang.org/x/oauth2":                                     "internal/okta",
+		"github.com/golang-jwt/jwt/v5":                            "internal/keys",
+		"github.com/patrickmn/go-cache":                           "internal/tokens",
+		"github.com/spf13/cobra":                                  "internal/cli",
+		"go.yaml.in/yaml/v4":                                      "internal/config",
+		"github.com/gofrs/flock":                                  "internal/keys",
+		"golang.org/x/time/rate":                                  "internal/tokens",
+		"golang.org/x/net/netutil":                                "internal/httpapi",
+		"github.com/prometheus/client_golang/prometheus/promhttp": "internal/telemetry",
 	}
 }
 

@@ -30,7 +30,7 @@ what they change within two seconds.`,
 		if err != nil {
 			return nil, err
 		}
-		return openRing(cmd.Context(), loaded.Config, *name, log)
+		return openRing(cmd.Context(), loaded.Config, *name, log, nil)
 	}
 	cmd.AddCommand(newKeysList(open), newKeysJWK(open), newKeysRotate(open))
 	return cmd

@@ -126,7 +126,7 @@ func sandbox(cmd *cobra.Command, flags sandboxFlags, faults []fakeokta.Fault, po
 	if err := banner(cmd.OutOrStdout(), listener.Addr(), issuer, configFile); err != nil {
 		return err
 	}
-	err = run(ctx, cfg, listeners{api: listener}, log)
+	err = run(ctx, cfg, listeners{api: listener}, log, nil)
 	seen := okta.Counters()
 	log.Info("what the fake Okta saw", "token_requests", seen.TokenRequests, "faults", seen.Faults[fakeokta.Token],
 		"tokens", seen.TokensIssued, "reused_assertions", seen.ReusedJTI)
@@ -210,7 +210,7 @@ clients:
 // registerKey gives the broker's public key to the fake Okta, as an
 // administrator does by pasting it.
 func registerKey(ctx context.Context, cfg config.Config, okta *fakeokta.Okta, log *slog.Logger) error {
-	ring, err := openRing(ctx, cfg, config.DefaultKey, log)
+	ring, err := openRing(ctx, cfg, config.DefaultKey, log, nil)
 	if err != nil {
 		return err
 	}

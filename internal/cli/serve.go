@@ -2,20 +2,25 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
+	"os"
+	"os/signal"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"okta-token-broker/internal/broker"
-	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/httpapi"
+	"okta-token-broker/internal/keys"
+	"okta-token-broker/internal/okta"
+	"okta-token-broker/internal/telemetry"
 )
 
 func newServe(opts *options) *cobra.Command {
@@ -36,9 +41,11 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 		return err
 	}
 	cfg := loaded.Config
-	if port, err := portArgument(args); err != nil {
+	port, err := portArgument(args)
+	if err != nil {
 		return err
-	} else if port >= 0 {
+	}
+	if port >= 0 {
 		cfg.Listen = httpapi.WithPort(cfg.Listen, port)
 	}
 	var listeners listeners
@@ -51,7 +58,15 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 			return fmt.Errorf("health_listen: %w", err)
 		}
 	}
-	return run(cmd.Context(), cfg, listeners, log)
+	reload := &reloader{file: loaded.File, text: loaded.Text, load: func() (*config.Loaded, error) {
+		// The file that was found at the start, also when it is gone for a moment.
+		again, err := options{configFile: loaded.File}.read()
+		if err == nil && port >= 0 {
+			again.Listen = cfg.Listen // a PORT goes before the file
+		}
+		return again, err
+	}}
+	return run(cmd.Context(), cfg, listeners, log, reload)
 }
 
 // listeners are those that are configured.
@@ -65,66 +80,118 @@ func (l listeners) close() {
 	}
 }
 
-// run serves on the listeners until ctx ends.
-func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.Logger) error {
-	parts, err := assemble(ctx, cfg, log)
+// service is a broker that serves, and follows its configuration.
+type service struct {
+	log     *slog.Logger
+	builder builder
+	broker  *broker.Broker
+	api     *httpapi.API
+	cfg     config.Config            // at the start
+	clients map[string]config.Client // now
+
+	watchers sync.WaitGroup
+	rings    map[*keys.Ring]context.CancelFunc // ends the watch of each
+}
+
+// run serves on the listeners until ctx ends. reload, if it is not nil, loads the
+// configuration anew.
+func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.Logger, reload *reloader) error {
+	hangups := make(chan os.Signal, 1)
+	if reload != nil {
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
+	registry, metrics := telemetry.Registry()
+	s := &service{log: log, cfg: cfg, clients: cfg.Clients, rings: map[*keys.Ring]context.CancelFunc{}}
+	s.builder = builder{log: log, metrics: okta.NewMetrics(registry), changed: func(ring *keys.Ring) { s.broker.Forgive(ring) }}
+	world, err := s.builder.build(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	logPolicy(cfg, log)
+	s.broker = broker.New(broker.Config{World: world, MaxTokens: cfg.MaxTokens, Log: log})
+	s.api = httpapi.New(httpapi.Config{Broker: s.broker, Hosts: cfg.Hosts, Metrics: metrics, Log: log})
 
-	var watchers sync.WaitGroup
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // on while requests are finished
 	defer func() {
 		stopWatching()
-		watchers.Wait()
-		for _, ring := range parts.rings {
-			ring.Refresh(context.WithoutCancel(ctx)) // stores a proof of the last second
-		}
+		s.watchers.Wait()
+		s.broker.Close()
 	}()
-	for _, ring := range parts.rings {
-		watchers.Go(func() { ring.Watch(watching) })
-	}
-	watchers.Go(func() { prefetch(watching, cfg, parts) })
-
-	api := httpapi.New(httpapi.Config{Broker: parts.broker, Hosts: cfg.Hosts, Log: log})
+	s.watch(watching, world)
 	if listeners.health != nil {
 		log.Info("serving health", "listen", listeners.health.Addr().String())
-		watchers.Go(func() {
-			if err := httpapi.ServeHealth(watching, listeners.health, api); err != nil {
+		s.watchers.Go(func() {
+			if err := httpapi.ServeHealth(watching, listeners.health, s.api); err != nil {
 				log.Error("health is not served any more", "err", err)
 			}
 		})
 	}
-	log.Info("serving", "listen", listeners.api.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(parts.rings)))
-	if err := httpapi.Serve(ctx, listeners.api, api); err != nil {
+	if reload != nil {
+		s.watchers.Go(func() {
+			reload.watch(watching, hangups, func(cfg config.Config) error { return s.swap(watching, cfg) }, log)
+		})
+	}
+	log.Info("serving", "listen", listeners.api.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
+	if err := httpapi.Serve(ctx, listeners.api, s.api); err != nil {
 		return err
 	}
 	log.Info("stopped")
 	return nil
 }
 
-// prefetch gets the first tokens of the clients that want it.
-func prefetch(ctx context.Context, cfg config.Config, parts *parts) {
-	var fetches errgroup.Group
-	fetches.SetLimit(4)
-	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-		if ctx.Err() != nil {
-			break
+// watch follows the files of a world's rings, and leaves those of the one before
+// alone.
+func (s *service) watch(ctx context.Context, world *broker.World) {
+	now := map[*keys.Ring]bool{}
+	for _, ring := range world.Rings {
+		now[ring] = true
+		if s.rings[ring] == nil {
+			watching, stop := context.WithCancel(ctx)
+			s.rings[ring] = stop
+			s.watchers.Go(func() {
+				ring.Watch(watching)
+				ring.Refresh(context.WithoutCancel(ctx)) // stores a proof of the last second
+			})
 		}
-		// Without a key there is nothing that Okta could know, and POST / may be
-		// about to make one under a kid of its own.
-		if ring := parts.rings[cfg.Clients[name].Key]; !cfg.Clients[name].Prefetch || len(ring.Keys()) == 0 {
-			continue
-		}
-		fetches.Go(func() error {
-			if ctx.Err() == nil {
-				_, _ = parts.broker.Token(ctx, caller.Local("prefetch"), broker.TokenRequest{Client: name}) // the log has it
-			}
-			return nil
-		})
 	}
-	_ = fetches.Wait()
+	for ring, stop := range s.rings {
+		if !now[ring] {
+			stop()
+			delete(s.rings, ring)
+		}
+	}
+}
+
+// swap puts another configuration in force.
+func (s *service) swap(ctx context.Context, cfg config.Config) error {
+	if len(cfg.Clients) == 0 && len(s.clients) > 0 {
+		return errors.New("it has no client any more, as a file that is being written: restart the broker if that is meant")
+	}
+	world, err := s.builder.build(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	s.clients = cfg.Clients
+	for _, setting := range []struct {
+		name        string
+		before, now any
+	}{
+		{"listen", s.cfg.Listen, cfg.Listen},
+		{"health_listen", s.cfg.HealthListen, cfg.HealthListen},
+		{"max_tokens", s.cfg.MaxTokens, cfg.MaxTokens},
+		{"log", s.cfg.Log, cfg.Log},
+	} {
+		if setting.before != setting.now {
+			s.log.Warn("a changed setting needs a restart", "setting", setting.name)
+		}
+	}
+	s.broker.Swap(world)
+	s.api.SetHosts(cfg.Hosts)
+	s.watch(ctx, world)
+	logPolicy(cfg, s.log)
+	s.log.Info("the configuration was taken up", "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
+	return nil
 }
 
 // logPolicy says what POST / signs, and why.

@@ -26,14 +26,32 @@ type serving struct {
 	cmd    *exec.Cmd
 	url    string
 	stdout string
-	logs   *strings.Builder
+	logs   *lines
 	done   chan struct{}
+}
+
+// lines are what a process has written so far.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) add(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.WriteString(line + "\n")
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // startServing starts the program and waits until it serves.
 func startServing(t *testing.T, cmd *exec.Cmd) *serving {
 	t.Helper()
-	s := &serving{cmd: cmd, logs: &strings.Builder{}, done: make(chan struct{})}
+	s := &serving{cmd: cmd, logs: &lines{}, done: make(chan struct{})}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -52,9 +70,9 @@ func startServing(t *testing.T, cmd *exec.Cmd) *serving {
 	go func() {
 		defer close(s.done)
 		address := regexp.MustCompile(`msg=serving listen=(\S+)`)
-		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			s.logs.WriteString(lines.Text() + "\n")
-			if found := address.FindStringSubmatch(lines.Text()); found != nil {
+		for scan := bufio.NewScanner(stderr); scan.Scan(); {
+			s.logs.add(scan.Text())
+			if found := address.FindStringSubmatch(scan.Text()); found != nil {
 				listening <- found[1]
 			}
 		}

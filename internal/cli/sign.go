@@ -32,14 +32,15 @@ func newSign(opts *options) *cobra.Command {
 					return usageError{err}
 				}
 			}
-			cfg, parts, err := opts.assemble(cmd)
+			cfg, _, b, err := opts.assemble(cmd)
 			if err != nil {
 				return err
 			}
+			defer b.Close()
 			if err := fillFromClient(&request, client, cfg); err != nil {
 				return err
 			}
-			signed, err := parts.broker.Sign(cmd.Context(), commandLine(), request)
+			signed, err := b.Sign(cmd.Context(), commandLine(), request)
 			if err != nil {
 				return fmt.Errorf("signing: %w", err)
 			}

@@ -2,8 +2,10 @@ package cli_test
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -99,5 +101,43 @@ func TestFirstKeyKeepsTheKidOfItsRequest(t *testing.T) {
 	}
 	if got := okta.Counters(); got.TokenRequests != 1 {
 		t.Errorf("%d token requests, want 1", got.TokenRequests)
+	}
+}
+
+// A flood of connections keeps callers waiting, and takes nothing from health or
+// from the files that the broker needs.
+func TestConnectionsAreBounded(t *testing.T) {
+	okta, issuer := startOkta(t)
+	dir := t.TempDir()
+	jwk, _, _ := run(t, broker(t, dir, nil, "keys", "jwk"))
+	if err := okta.RegisterKey("0oa1", json.RawMessage(jwk)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := broker(t, dir, append(oktaVariables(issuer), "OKTA_TOKEN_BROKER_HEALTH_LISTEN=127.0.0.1:0"))
+	cmd.Args = []string{"sh", "-c", "ulimit -n 64; exec '" + cmd.Path + "' 0"}
+	var err error
+	if cmd.Path, err = exec.LookPath("sh"); err != nil {
+		t.Skip("no sh")
+	}
+	s := startServing(t, cmd)
+	health := healthOf(t, s)
+	for flooded, asked := range map[string]string{s.url: health + "/readyz", health: s.url + "/token"} {
+		var flood []net.Conn
+		for range 50 {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(flooded, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			flood = append(flood, conn)
+		}
+		if status, body := get(t, asked); status != 200 {
+			t.Errorf("%s while %s is flooded: status %d: %s", asked, flooded, status, body)
+		}
+		for _, conn := range flood {
+			_ = conn.Close()
+		}
+	}
+	if strings.Contains(s.logs.String(), "too many open files") {
+		t.Errorf("no file is left: %s", s.logs)
 	}
 }

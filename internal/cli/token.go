@@ -23,11 +23,12 @@ func newToken(opts *options) *cobra.Command {
   curl -H "$(okta-token-broker token --output header)" https://acme.okta.com/api/v1/users`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, parts, err := opts.assemble(cmd)
+			cfg, world, b, err := opts.assemble(cmd)
 			if err != nil {
 				return err
 			}
-			token, err := parts.broker.Token(cmd.Context(), commandLine(), broker.TokenRequest{Client: client, Scope: scopeFlag(scope)})
+			defer b.Close()
+			token, err := b.Token(cmd.Context(), commandLine(), broker.TokenRequest{Client: client, Scope: scopeFlag(scope)})
 			if err != nil {
 				return fmt.Errorf("getting a token: %w", err)
 			}
@@ -43,7 +44,7 @@ func newToken(opts *options) *cobra.Command {
 			default:
 				err = printJSON(out, answer)
 			}
-			storeProof(cmd.Context(), cfg, parts)
+			storeProof(cmd.Context(), cfg, world)
 			return err
 		},
 	}
@@ -56,12 +57,12 @@ func newToken(opts *options) *cobra.Command {
 
 // storeProof stores that a key is proven, for rings with one client: where there
 // are more, this process has not heard of the others.
-func storeProof(ctx context.Context, cfg config.Config, parts *parts) {
+func storeProof(ctx context.Context, cfg config.Config, world *broker.World) {
 	clients := map[string]int{}
 	for _, client := range cfg.Clients {
 		clients[client.Key]++
 	}
-	for name, ring := range parts.rings {
+	for name, ring := range world.Rings {
 		if clients[name] == 1 {
 			ring.Refresh(ctx)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -16,93 +17,164 @@ import (
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/okta"
-	"okta-token-broker/internal/tokens"
 )
 
-// parts is the broker put together from a configuration.
-type parts struct {
-	broker *broker.Broker
-	rings  map[string]*keys.Ring
+// builder makes worlds from configurations. What the next configuration leaves
+// as it is goes from one world into the next: rings, with what is known of their
+// proofs; servers, with what their answers taught; clients, with their tokens.
+type builder struct {
+	log     *slog.Logger
+	metrics *okta.Metrics
+	changed func(*keys.Ring) // is told of a ring with other keys
+
+	rings   map[string]builtRing
+	servers map[serverID]*okta.Server
+	clients map[string]builtClient
 }
 
-// exchangers finds the okta.Client of a token's key.
-type exchangers map[string]*okta.Client
-
-// Exchange implements tokens.Exchanger.
-func (e exchangers) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
-	return e[key.Client].Exchange(ctx, key.Scopes)
+type builtRing struct {
+	cfg  config.Key
+	ring *keys.Ring
 }
 
-// assemble opens the key rings and connects the parts. It sends nothing.
-func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (*parts, error) {
+type builtClient struct {
+	cfg    config.Client
+	ring   *keys.Ring
+	server *okta.Server
+	client *broker.Client
+}
+
+// build opens the key rings and connects the parts. It sends nothing. An error
+// leaves the builder as it was.
+func (b *builder) build(ctx context.Context, cfg config.Config) (*broker.World, error) {
+	next := builder{log: b.log, metrics: b.metrics, changed: b.changed,
+		rings: map[string]builtRing{}, servers: map[serverID]*okta.Server{}, clients: map[string]builtClient{}}
 	world := &broker.World{
 		Clients: map[string]*broker.Client{},
 		Rings:   map[string]*keys.Ring{},
 		SignAny: cfg.SignAny(),
 	}
+	rings := map[string]bool{}
 	if world.SignAny {
-		ring, err := openRing(ctx, cfg, config.DefaultKey, log)
+		rings[config.DefaultKey] = true
+	}
+	for _, client := range cfg.Clients {
+		rings[client.Key] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(rings)) {
+		ring, err := b.ring(ctx, cfg, name)
 		if err != nil {
 			return nil, err
 		}
-		world.Rings[config.DefaultKey] = ring
+		next.rings[name] = builtRing{cfg.Keys[name], ring}
+		world.Rings[name] = ring
 	}
-	servers := map[serverID]*okta.Server{}
-	exchangers := exchangers{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-		client := cfg.Clients[name]
-		ring := world.Rings[client.Key]
-		if ring == nil {
-			var err error
-			if ring, err = openRing(ctx, cfg, client.Key, log); err != nil {
-				return nil, err
-			}
-			world.Rings[client.Key] = ring
-		}
-		server, err := openServer(servers, client, log)
+		built, err := b.client(name, cfg.Clients[name], world.Rings[cfg.Clients[name].Key], next.servers)
 		if err != nil {
 			return nil, fmt.Errorf("client %s: %w", name, err)
 		}
-		scopes, err := oauth.NewScopes(client.Scopes...)
-		if err != nil {
-			return nil, fmt.Errorf("client %s: %w", name, err)
-		}
-		exchangers[name] = okta.NewClient(okta.ClientConfig{
-			Name:              name,
-			ID:                client.ClientID,
-			Server:            server,
-			Ring:              ring,
-			AudienceIssuer:    client.Audience == config.AudienceIssuer,
-			AssertionLifetime: client.AssertionLifetime,
-		})
-		world.Clients[name] = &broker.Client{
-			Name:      name,
-			ID:        client.ClientID,
-			Issuer:    client.Issuer,
-			Ring:      ring,
-			Scopes:    scopes,
-			Audiences: audiences(client, server.Endpoints()),
-		}
+		next.clients[name] = built
+		world.Clients[name] = built.client
 	}
-	store := tokens.New(tokens.Config{Exchanger: exchangers, Log: log})
-	return &parts{
-		broker: broker.New(broker.Config{World: world, Tokens: store, Log: log}),
-		rings:  world.Rings,
-	}, nil
+	*b = next
+	return world, nil
 }
 
-// assemble is for commands that need no running broker.
-func (o options) assemble(cmd *cobra.Command) (config.Config, *parts, error) {
+func (b *builder) ring(ctx context.Context, cfg config.Config, name string) (*keys.Ring, error) {
+	if old, ok := b.rings[name]; ok && old.cfg.Equal(cfg.Keys[name]) {
+		return old.ring, nil
+	}
+	return openRing(ctx, cfg, name, b.log, b.changed)
+}
+
+func (b *builder) client(name string, cfg config.Client, ring *keys.Ring, servers map[serverID]*okta.Server) (builtClient, error) {
+	server, err := b.server(cfg, servers)
+	if err != nil {
+		return builtClient{}, err
+	}
+	if old, ok := b.clients[name]; ok && reflect.DeepEqual(old.cfg, cfg) && old.ring == ring && old.server == server {
+		return old, nil
+	}
+	scopes, err := oauth.NewScopes(cfg.Scopes...)
+	if err != nil {
+		return builtClient{}, err
+	}
+	return builtClient{cfg, ring, server, &broker.Client{
+		Name:      name,
+		ID:        cfg.ClientID,
+		Issuer:    cfg.Issuer,
+		Ring:      ring,
+		Scopes:    scopes,
+		Audiences: audiences(cfg, server.Endpoints()),
+		Prefetch:  cfg.Prefetch,
+		Server: okta.NewClient(okta.ClientConfig{
+			Name:              name,
+			ID:                cfg.ClientID,
+			Server:            server,
+			Ring:              ring,
+			AudienceIssuer:    cfg.Audience == config.AudienceIssuer,
+			AssertionLifetime: cfg.AssertionLifetime,
+		}),
+	}}, nil
+}
+
+// serverID tells which clients share what a server taught.
+type serverID struct{ issuer, tokenEndpoint, roots string }
+
+func (b *builder) server(cfg config.Client, servers map[serverID]*okta.Server) (*okta.Server, error) {
+	id := serverID{issuer: cfg.Issuer, tokenEndpoint: cfg.TokenEndpoint}
+	var roots *x509.CertPool
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading ca_file: %w", err)
+		}
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file %s holds no PEM certificate", cfg.CAFile)
+		}
+		id.roots = string(pem)
+	}
+	for _, known := range []map[serverID]*okta.Server{servers, b.servers} {
+		if server := known[id]; server != nil {
+			servers[id] = server
+			return server, nil
+		}
+	}
+	var before *okta.Server // of the issuer, reached otherwise
+	for _, known := range []map[serverID]*okta.Server{servers, b.servers} {
+		for other, server := range known {
+			if before == nil && other.issuer == id.issuer {
+				before = server
+			}
+		}
+	}
+	servers[id] = okta.NewServer(okta.ServerConfig{
+		Issuer: cfg.Issuer, TokenEndpoint: cfg.TokenEndpoint, RootCAs: roots, Like: before, Metrics: b.metrics, Log: b.log,
+	})
+	return servers[id], nil
+}
+
+// assemble is for commands that need no running broker. Close the broker.
+func (o options) assemble(cmd *cobra.Command) (config.Config, *broker.World, *broker.Broker, error) {
 	loaded, log, err := o.load(cmd, commandLog)
 	if err != nil {
-		return config.Config{}, nil, err
+		return config.Config{}, nil, nil, err
 	}
-	parts, err := assemble(cmd.Context(), loaded.Config, log)
-	return loaded.Config, parts, err
+	for name, client := range loaded.Clients {
+		client.Prefetch = false
+		loaded.Clients[name] = client
+	}
+	world, err := (&builder{log: log}).build(cmd.Context(), loaded.Config)
+	if err != nil {
+		return config.Config{}, nil, nil, err
+	}
+	return loaded.Config, world, broker.New(broker.Config{World: world, Log: log}), nil
 }
 
 // openRing opens the ring that the configuration calls name.
-func openRing(ctx context.Context, cfg config.Config, name string, log *slog.Logger) (*keys.Ring, error) {
+func openRing(ctx context.Context, cfg config.Config, name string, log *slog.Logger, changed func(*keys.Ring)) (*keys.Ring, error) {
 	key, ok := cfg.Keys[name]
 	if !ok {
 		return nil, usagef("no key ring %q is configured: see keys in the configuration", name)
@@ -120,31 +192,9 @@ func openRing(ctx context.Context, cfg config.Config, name string, log *slog.Log
 		Store:     store,
 		Kid:       key.Kid,
 		Algorithm: key.Algorithm,
+		Changed:   changed,
 		Log:       log,
 	})
-}
-
-// serverID tells which clients share what a server taught.
-type serverID struct{ issuer, tokenEndpoint, caFile string }
-
-func openServer(servers map[serverID]*okta.Server, client config.Client, log *slog.Logger) (*okta.Server, error) {
-	id := serverID{client.Issuer, client.TokenEndpoint, client.CAFile}
-	if server := servers[id]; server != nil {
-		return server, nil
-	}
-	var roots *x509.CertPool
-	if client.CAFile != "" {
-		pem, err := os.ReadFile(client.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading ca_file: %w", err)
-		}
-		roots = x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file %s holds no PEM certificate", client.CAFile)
-		}
-	}
-	servers[id] = okta.NewServer(okta.ServerConfig{Issuer: client.Issuer, TokenEndpoint: client.TokenEndpoint, RootCAs: roots, Log: log})
-	return servers[id], nil
 }
 
 // audiences are what POST / signs for a client.

@@ -28,6 +28,9 @@ func check(cfg Config, origins map[string]origin) problems {
 			c.addf(fmt.Sprintf("hosts[%d]", i), "must be a host name or an address, without a port")
 		}
 	}
+	if cfg.MaxTokens < 1 || cfg.MaxTokens > maxTokens {
+		c.addf("max_tokens", "must be 1 to %d", maxTokens)
+	}
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
 	if cfg.Signing.Allow != "" {
@@ -103,6 +106,9 @@ func (c *checker) name(path, name string) {
 		c.addf(path, "the name must be up to 64 letters, digits, dots, dashes and underscores")
 	}
 }
+
+// maxTokens bounds max_tokens: a token takes some kilobytes.
+const maxTokens = 1_000_000
 
 // Bounds in bytes: kids and client ids are short, keys are not.
 const (

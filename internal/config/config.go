@@ -14,12 +14,13 @@ type Config struct {
 	// Listen is where the API listens: host:port on loopback, or
 	// unix:/path/to.sock.
 	Listen string `yaml:"listen"`
-	// AdminListen is kept for a status page and metrics, which this version does
-	// not have: it must be empty.
+	// AdminListen is kept for a status page, which this version does not have: it
+	// must be empty.
 	AdminListen string `yaml:"admin_listen"`
-	// HealthListen is where /healthz and /readyz are served alone, for a kubelet
-	// that cannot reach loopback: host:port on any address, such as :8086, or
-	// unix:/path/to.sock. Empty: on the API's listener alone.
+	// HealthListen is where /healthz, /readyz and /metrics are served alone, for a
+	// kubelet and Prometheus that cannot reach loopback: host:port on any address,
+	// such as :8086, or unix:/path/to.sock. Empty: nowhere, but for the first two on
+	// the API's listener.
 	HealthListen string `yaml:"health_listen"`
 	// JWKSListen is kept for serving public keys to Okta, which this version does
 	// not do: it must be empty.
@@ -27,7 +28,10 @@ type Config struct {
 	// Hosts are names to accept in the Host header, without a port, besides
 	// localhost and loopback addresses.
 	Hosts []string `yaml:"hosts"`
-	Log   Log      `yaml:"log"`
+	// MaxTokens is how many tokens are kept at most; the least recently read go
+	// first.
+	MaxTokens int `yaml:"max_tokens"`
+	Log       Log `yaml:"log"`
 	// Keys are the key rings by name.
 	Keys map[string]Key `yaml:"keys"`
 	// Clients are the Okta apps by name. The one called default is meant where a
@@ -61,6 +65,13 @@ type Key struct {
 	Rotation Rotation `yaml:"rotation"`
 	// PEM is a key that came in OKTA_CLIENT_PRIVATEKEY, instead of File.
 	PEM secret.Text `yaml:"-"`
+}
+
+// Equal reports whether both describe the same ring.
+func (k Key) Equal(other Key) bool {
+	same := k.PEM.Equal(other.PEM)
+	k.PEM, other.PEM = secret.Text{}, secret.Text{}
+	return same && k == other
 }
 
 // Rotation is the schedule of a ring.
@@ -100,7 +111,7 @@ type Client struct {
 	// sends: 1m to 59m.
 	AssertionLifetime time.Duration `yaml:"assertion_lifetime"`
 	// Prefetch gets the token with the client's own scopes when the broker starts,
-	// so that the first caller finds it.
+	// if the ring has a key then, and keeps it renewed also when nobody reads it.
 	Prefetch bool `yaml:"prefetch"`
 	// Registration is how Okta learns of a new key: manual, jwks_uri or api. This
 	// version knows manual alone: somebody pastes it.
@@ -135,9 +146,10 @@ const (
 // Default returns the configuration without file and environment.
 func Default() Config {
 	return Config{
-		Listen: "127.0.0.1:5000",
-		Log:    Log{Level: "info", Format: "text"},
-		Keys:   map[string]Key{DefaultKey: defaultKey()},
+		Listen:    "127.0.0.1:5000",
+		MaxTokens: 10_000,
+		Log:       Log{Level: "info", Format: "text"},
+		Keys:      map[string]Key{DefaultKey: defaultKey()},
 	}
 }
 

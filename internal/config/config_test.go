@@ -33,6 +33,7 @@ admin_listen: ""
 health_listen: ":8086"
 jwks_listen: ""
 hosts: [broker.internal, other]
+max_tokens: 500
 log: {level: debug, format: json}
 keys:
   corp:
@@ -70,6 +71,7 @@ signing: {allow: any}
 		Listen:       "unix:/run/broker.sock",
 		HealthListen: ":8086",
 		Hosts:        []string{"broker.internal", "other"},
+		MaxTokens:    500,
 		Log:          Log{Level: "debug", Format: "json"},
 		Keys:         map[string]Key{"default": defaultKey(), "corp": ring},
 		Clients: map[string]Client{
@@ -101,6 +103,8 @@ func TestMistakes(t *testing.T) {
 		want       []string // each on a line of its own
 	}{
 		{name: "listen", file: "\nlisten: nonsense\n", want: []string{":2: listen: must be host:port or unix:/path"}},
+		{name: "max_tokens", file: "max_tokens: 0\n", want: []string{":1: max_tokens: must be 1 to 1000000"}},
+		{name: "max_tokens, in words", file: "max_tokens: many\n", want: []string{":1: max_tokens: must be a whole number"}},
 		{name: "port", file: "listen: 127.0.0.1:99999\nhealth_listen: 127.0.0.1:http\n", want: []string{":1: listen: must be host:port", ":2: health_listen: must be host:port"}},
 		{name: "every address", file: "listen: 0.0.0.0:5000\n", want: []string{":1: listen: other machines could reach it"}},
 		{name: "another host", file: "listen: broker.internal:5000\n", want: []string{":1: listen: other machines could reach it"}},
@@ -127,7 +131,7 @@ func TestMistakes(t *testing.T) {
 		{name: "unknown anchor", file: "listen: *s3cr3t\n", want: []string{"not valid YAML"}},
 		{name: "two meanings", file: "clients:\n  a: {issuer: 'https://a.okta.com', client_id: b}\n  b: {issuer: 'https://b.okta.com', client_id: c}\n", want: []string{":2: clients.a.client_id: is the name of another client"}},
 		{name: "near miss", file: "lisen: x\n", want: []string{":1: lisen: unknown name: did you mean listen?"}},
-		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are admin_listen, clients, health_listen, hosts, jwks_listen, keys, listen, log, signing"}},
+		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are admin_listen, clients, health_listen, hosts, jwks_listen, keys, listen, log, max_tokens, signing"}},
 		{name: "nested near miss", file: "clients:\n  default:\n    isuer: x\n    client_id: c\n", want: []string{
 			":3: clients.default.isuer: unknown name: did you mean issuer?", ":2: clients.default.issuer: is missing"}},
 		{name: "duplicate", file: "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n", want: []string{":2: listen: stands twice"}},

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -106,6 +107,13 @@ func (d *decoder) value(path string, node *yaml.Node, into reflect.Value) {
 			return
 		}
 		into.SetBool(strings.EqualFold(node.Value, "true"))
+	case reflect.Int:
+		number, err := strconv.Atoi(node.Value)
+		if node.Kind != yaml.ScalarNode || err != nil {
+			d.addf(path, node, "must be a whole number")
+			return
+		}
+		into.SetInt(int64(number))
 	default:
 		panic("configuration field of kind " + into.Kind().String())
 	}

@@ -75,6 +75,7 @@ func TestOwnVariables(t *testing.T) {
 		"OKTA_TOKEN_BROKER_HOSTS":         "a.internal, 12345,true",
 		"OKTA_TOKEN_BROKER_LOG_FORMAT":    "json",
 		"OKTA_TOKEN_BROKER_LOG_LEVEL":     "", // as good as none
+		"OKTA_TOKEN_BROKER_MAX_TOKENS":    "7",
 		"OKTA_TOKEN_BROKER_SIGNING_ALLOW": "any",
 	})
 	if err != nil {
@@ -84,7 +85,7 @@ func TestOwnVariables(t *testing.T) {
 	want.Listen, want.HealthListen = "127.0.0.1:2", ":8086"
 	want.Hosts = []string{"a.internal", "12345", "true"}
 	want.Log = Log{Level: "warn", Format: "json"}
-	want.Signing.Allow = "any"
+	want.Signing.Allow, want.MaxTokens = "any", 7
 	if diff := cmp.Diff(want, got.Config, cmp.Comparer(sameSecret)); diff != "" {
 		t.Error(diff)
 	}
@@ -107,6 +108,7 @@ func TestVariableNames(t *testing.T) {
 		"OKTA_TOKEN_BROKER_LISTEN listen",
 		"OKTA_TOKEN_BROKER_LOG_FORMAT log.format",
 		"OKTA_TOKEN_BROKER_LOG_LEVEL log.level",
+		"OKTA_TOKEN_BROKER_MAX_TOKENS max_tokens",
 		"OKTA_TOKEN_BROKER_SIGNING_ALLOW signing.allow",
 	}
 	if diff := cmp.Diff(want, got, sorted()); diff != "" {

@@ -32,6 +32,8 @@ type Loaded struct {
 	Config
 	// File is the file that was read. Empty: none.
 	File string
+	// Text is what the file held.
+	Text []byte
 	// Warnings are about what was ignored, a sentence each.
 	Warnings []string
 
@@ -58,7 +60,7 @@ func Load(src Source) (*Loaded, error) {
 	if found := append(d.problems, check(cfg, d.origins)...); len(found) > 0 {
 		return nil, found.err(file)
 	}
-	return &Loaded{Config: cfg, File: file, Warnings: env.unknown(), origins: d.origins}, nil
+	return &Loaded{Config: cfg, File: file, Text: data, Warnings: env.unknown(), origins: d.origins}, nil
 }
 
 // normalIssuer writes the issuer of an Okta server as Okta does, since endpoints

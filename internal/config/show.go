@@ -15,7 +15,7 @@ import (
 type Setting struct {
 	// Path is where it stands, as in clients.default.issuer.
 	Path string `json:"setting"`
-	// Value is a string, a bool or a list of strings; durations are strings.
+	// Value is a string, a bool, a number or a list of strings; durations are strings.
 	Value any `json:"value"`
 	// Source is FILE:LINE, the name of a variable, or default.
 	Source string `json:"source"`

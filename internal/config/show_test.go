@@ -45,6 +45,7 @@ admin_listen: "" # default
 health_listen: "" # default
 jwks_listen: "" # default
 hosts: [] # default
+max_tokens: 10000 # default
 log:
   level: warn # FILE:3
   format: text # default

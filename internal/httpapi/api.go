@@ -23,6 +23,8 @@ type Config struct {
 	Broker *broker.Broker
 	// Hosts are accepted as Host besides localhost and loopback addresses.
 	Hosts []string
+	// Metrics answers /metrics of the health listener. Nil: it is not served.
+	Metrics http.Handler
 	// Quiet is how long no request has to come before a draining listener is closed.
 	// 0: half a second.
 	Quiet time.Duration
@@ -33,7 +35,8 @@ type Config struct {
 // API is the handler of the API listener. It is safe for concurrent use.
 type API struct {
 	broker   *broker.Broker
-	hosts    []string
+	hosts    atomic.Pointer[[]string]
+	metrics  http.Handler
 	log      *slog.Logger
 	router   *chi.Mux
 	quiet    time.Duration
@@ -44,7 +47,8 @@ type API struct {
 
 // New makes the handler.
 func New(cfg Config) *API {
-	a := &API{broker: cfg.Broker, hosts: cfg.Hosts, log: cfg.Log, router: chi.NewRouter()}
+	a := &API{broker: cfg.Broker, metrics: cfg.Metrics, log: cfg.Log, router: chi.NewRouter()}
+	a.SetHosts(cfg.Hosts)
 	if a.quiet = cfg.Quiet; a.quiet == 0 {
 		a.quiet = quietTime
 	}
@@ -56,18 +60,23 @@ func New(cfg Config) *API {
 	a.router.Post("/", a.sign)
 	a.router.Get("/token", a.getToken)
 	a.router.Post("/token", a.postToken)
+	a.router.Delete("/token", a.deleteToken)
+	a.router.Post("/revoke", a.revoke)
 	a.router.Post("/oauth2/v1/token", a.postToken)
 	a.router.Get("/openapi.yaml", openAPI)
 	a.routeHealth(a.router)
 	return a
 }
 
-// Health returns a handler of /healthz and /readyz alone, for a listener that
-// anybody may reach.
+// Health returns a handler of /healthz, /readyz and /metrics alone, for a listener
+// that anybody may reach.
 func (a *API) Health() http.Handler {
 	router := chi.NewRouter()
-	answerUnrouted(router, "no such path: /healthz and /readyz are all there is")
+	answerUnrouted(router, "no such path: /healthz, /readyz and /metrics are all there is")
 	a.routeHealth(router)
+	if a.metrics != nil {
+		router.Method(http.MethodGet, "/metrics", a.metrics)
+	}
 	return router
 }
 
@@ -83,6 +92,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.lastRequest.Store(time.Now().UnixNano())
 	a.router.ServeHTTP(w, r)
 }
+
+// SetHosts replaces Config.Hosts.
+func (a *API) SetHosts(hosts []string) { a.hosts.Store(&hosts) }
 
 // Drain makes /readyz answer 503, so that no new work is sent here.
 func (a *API) Drain() { a.draining.Store(true) }
@@ -117,7 +129,7 @@ func answerUnrouted(router *chi.Mux, description string) {
 	router.NotFound(notFound)
 	router.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
-		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+		for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodPost} {
 			if router.Match(chi.NewRouteContext(), method, r.URL.Path) {
 				allowed = append(allowed, method)
 			}

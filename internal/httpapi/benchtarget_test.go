@@ -60,7 +60,7 @@ func newTarget(tb testing.TB, algorithm string) *target {
 	acme.okta.SetFault(fakeokta.Fault{Rewrite: func(answer map[string]any) {
 		answer["access_token"] = strings.Repeat("x", 900) // as long as Okta's are
 	}})
-	api := parts{ring: ring, apps: []app{acme}, log: log}.assemble()
+	api := parts{ring: ring, apps: []app{acme}, log: log}.assemble(tb)
 	return &target{api: api, log: log, private: private, address: strings.TrimPrefix(serve(tb, api, ""), "http://")}
 }
 

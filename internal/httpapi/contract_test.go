@@ -18,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 
 	"okta-token-broker/api"
+	"okta-token-broker/internal/fakeokta"
 )
 
 // contract is api/openapi.yaml. Every request that send makes, and every
@@ -105,8 +106,8 @@ func (d documented) forbids() error {
 	case "sign": // which leaves a query that cannot be read to itself
 		// "Like that one it reads the body as JSON whatever Content-Type says."
 		req.Header.Set("Content-Type", "application/json")
-	case "getToken":
-		// "GET /token refuses parameters that it does not know." "Each stands once."
+	case "getToken", "deleteToken":
+		// "GET and DELETE /token refuse parameters that they do not know." "Each stands once."
 		if queryErr != nil {
 			return queryErr
 		}
@@ -115,7 +116,7 @@ func (d documented) forbids() error {
 				return fmt.Errorf("parameter %q is unknown or stands twice", name)
 			}
 		}
-	case "postToken", "postOktaToken":
+	case "postToken", "postOktaToken", "revoke":
 		body, err := io.ReadAll(req.Body)
 		if err != nil {
 			return err
@@ -169,6 +170,9 @@ func wantByContract(t *testing.T, req *http.Request, a answer) {
 	if (a.status == http.StatusMethodNotAllowed) != (a.header.Get("Allow") != "") || a.header.Get("Allow") != "" && a.header.Get("Allow") != strings.Join(d.allow, ", ") {
 		t.Errorf("%s answers %d, Allow %q; openapi.yaml has %q", at, a.status, a.header.Get("Allow"), d.allow)
 	}
+	if len(response.Content) == 0 && (a.body != "" || a.header.Get("Content-Type") != "") && req.Method != http.MethodHead {
+		t.Errorf("%s answers %d with a body, which openapi.yaml does not know: %s", at, a.status, a.body)
+	}
 	err := openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: d.input,
 		Status:                 a.status,
@@ -217,6 +221,14 @@ func TestWhatTheContractForbidsIsRefused(t *testing.T) {
 		{"GET", "/token?scope=a%5Cb", nil, nil, 400},
 		{"GET", "/token?scope=k%C3%A4se", nil, nil, 400},
 		{"GET", "/token?scope=" + strings.Repeat("x", 8193), nil, nil, 400},
+		{"GET", "/token?min_ttl=0", nil, nil, 400},
+		{"GET", "/token?min_ttl=86401", nil, nil, 400},
+		{"GET", "/token?min_ttl=1.5", nil, nil, 400},
+		{"GET", "/token?min_ttl=60&min_ttl=60", nil, nil, 400},
+		{"DELETE", "/token?min_ttl=60", nil, nil, 400},
+		{"DELETE", "/token?scope=okta.users.read&scope=okta.users.read", nil, nil, 400},
+		{"DELETE", "/token?client=a%0Ab", nil, nil, 400},
+		{"DELETE", "/token?scope=a%22b", nil, nil, 400},
 		{"POST", "/token", nil, []string{grant}, 415},
 		{"POST", "/token", []string{"Content-Type: application/json"}, []string{`{"grant_type":"client_credentials"}`}, 415},
 		{"POST", "/token", []string{"Content-Type: text/plain"}, []string{grant}, 415},
@@ -236,6 +248,16 @@ func TestWhatTheContractForbidsIsRefused(t *testing.T) {
 			grant + "&scope=a%09b",
 			grant + "&scope=" + strings.Repeat("x", 8193),
 			grant + "&scope=%zz",
+			grant + "&min_ttl=0", grant + "&min_ttl=86401", grant + "&min_ttl=soon", grant + "&min_ttl=60&min_ttl=60",
+		}, 400},
+		{"POST", "/token?min_ttl=60", []string{form}, []string{grant}, 400},
+		{"POST", "/revoke", nil, []string{"token=x"}, 415},
+		{"POST", "/revoke?token=x", []string{form}, []string{"token=x"}, 400},
+		{"POST", "/revoke?token_type_hint=access_token", []string{form}, []string{"token=x"}, 400},
+		{"POST", "/revoke?client_id=default", []string{form}, []string{"token=x"}, 400},
+		{"POST", "/revoke", []string{form}, []string{
+			"", "token=", "token_type_hint=access_token", "token=x&token=x", "token=x&client=default", "token=a%0Ab",
+			"token=x&client_id=default&client_id=default", "token=x&client_id=" + strings.Repeat("x", 257), "token=%zz",
 		}, 400},
 		{"POST", "/", nil, []string{
 			"", "x", "null", "[]", `"x"`, "{}",
@@ -266,8 +288,8 @@ func TestWhatTheContractForbidsIsRefused(t *testing.T) {
 			}
 		}
 	}
-	if n := r.okta.Counters().TokenRequests; n != 0 {
-		t.Errorf("refused requests caused %d requests to Okta", n)
+	if n := r.okta.Counters().Requests; n[fakeokta.Token] != 0 || n[fakeokta.Revoke] != 0 {
+		t.Errorf("refused requests caused requests to Okta: %v", n)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"okta-token-broker/api"
 	"okta-token-broker/internal/oauth"
@@ -33,6 +34,8 @@ func statusAndCode(class oauth.Class) (int, string) {
 		return http.StatusServiceUnavailable, "temporarily_unavailable"
 	case oauth.TimedOut:
 		return http.StatusGatewayTimeout, "temporarily_unavailable"
+	case oauth.TooMany:
+		return http.StatusTooManyRequests, "temporarily_unavailable"
 	}
 	return http.StatusInternalServerError, "server_error"
 }
@@ -47,7 +50,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case ok:
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		e = oauth.Fail(oauth.TimedOut, "the request ended before there was an answer")
+		e = &oauth.Error{Class: oauth.TimedOut, Description: "the request ended before there was an answer", RetryAfter: time.Second}
 	default:
 		a.log.Error("answering failed", "path", r.URL.Path, "err", err)
 		e = oauth.Fail(oauth.Internal, "the broker failed; its log has the reason")
@@ -58,7 +61,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusUnauthorized
 		w.Header().Set("WWW-Authenticate", `Basic realm="okta-token-broker"`)
 	}
-	if e.RetryAfter > 0 {
+	if e.RetryAfter > 0 && status != http.StatusBadGateway { // which somebody has to mend first
 		w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(e.RetryAfter.Seconds())), 10))
 	}
 	answer := api.Error{Error: code, Description: e.Description}

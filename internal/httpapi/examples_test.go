@@ -14,6 +14,7 @@ import (
 // What the examples of openapi.yaml call by other names than these tests do.
 const (
 	exampleIssuer  = "https://acme.okta.com"
+	exampleOther   = "https://login.globex.com" // is not Okta
 	exampleKey     = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 	exampleRequest = "aVrx3wnSQTZdyTQ9bnQhuAAAAuY"
 )
@@ -76,27 +77,34 @@ func TestEverythingHasAnExample(t *testing.T) {
 
 // Who sends the examples of openapi.yaml is served.
 func TestRequestExamplesAreServed(t *testing.T) {
-	r := start(t, setup{})
-	r.register(t)
 	sent := 0
-	send := func(method, path, body string, headers ...string) {
-		sent++
-		if got := r.send(t, method, path, body, headers...); got.status != http.StatusOK {
-			t.Errorf("%s %s %s: status %d: %s", method, path, body, got.status, got.body)
-		}
-	}
 	operations(t, func(method, path string, op *openapi3.Operation) {
+		r := start(t, setup{}) // DELETE /token takes it ill that GET came just before
+		r.register(t)
+		send := func(path, body string, headers ...string) {
+			sent++
+			if got := r.send(t, method, path, body, headers...); got.status != http.StatusOK && got.status != http.StatusNoContent {
+				t.Errorf("%s %s %s: status %d: %s", method, path, body, got.status, got.body)
+			}
+		}
 		query := url.Values{}
+		var headers []string
 		for _, parameter := range op.Parameters {
-			query.Set(parameter.Value.Name, fmt.Sprint(parameter.Value.Example))
+			example := fmt.Sprint(parameter.Value.Example)
+			if parameter.Value.In == openapi3.ParameterInHeader {
+				headers = append(headers, parameter.Value.Name+": "+example)
+				continue
+			}
+			query.Set(parameter.Value.Name, example)
 		}
 		if op.RequestBody == nil {
-			send(method, path+"?"+query.Encode(), "")
+			send(path+"?"+query.Encode(), "", headers...)
 			return
 		}
 		for mediaType, body := range op.RequestBody.Value.Content {
 			for _, example := range examplesOf(body) {
-				send(method, path+"?"+query.Encode(), encode(t, mediaType, example), "Content-Type: "+strings.Replace(mediaType, "*/*", "text/plain", 1))
+				contentType := "Content-Type: " + strings.Replace(mediaType, "*/*", "text/plain", 1)
+				send(path+"?"+query.Encode(), encode(t, mediaType, example), append(headers, contentType)...)
 			}
 		}
 	})

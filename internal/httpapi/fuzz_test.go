@@ -36,7 +36,7 @@ func newInMemory(tb testing.TB, signAny bool) *running {
 			answer["access_token"] = tokenOf(app.client.Name, answer["scope"].(string))
 		}})
 	}
-	return &running{okta: p.apps[0].okta, ring: p.ring, api: p.assemble(), logs: logs}
+	return &running{okta: p.apps[0].okta, ring: p.ring, api: p.assemble(tb), logs: logs}
 }
 
 // tokenOf is the access token of a client, by its name.
@@ -112,6 +112,8 @@ func FuzzTokenQuery(f *testing.F) {
 		"scope=okta.users.read", "client=other&scope=okta.apps.read+okta.users.read", "scope=okta.users.read%20okta.users.read",
 		"scope=okta.users.manage", "scope=okta.users.read&scope=okta.groups.read", "scopes=okta.users.read", "client=default;scope=x",
 		"scope=%zz", "client=a%00b", "client=%ff", "client=a%0d%0ab", "scope=a%22b", "client=a%22%5Cb", "client=k%C3%A4se", "Client=other", "client%5B%5D=other", "&&=", "client",
+		"min_ttl=1", "client=other&min_ttl=2700", "min_ttl=2701", "min_ttl=86400", "min_ttl=86401", "min_ttl=0", "min_ttl=-1", "min_ttl=0060", "min_ttl=%2B60",
+		"min_ttl=", "min_ttl=1.5", "min_ttl=1h", "min_ttl=4294967297", "min_ttl=18446744073709551617", "min_ttl=60&min_ttl=60", "Min_ttl=60",
 	} {
 		f.Add(query, "text/plain")
 		f.Add(query, "")
@@ -138,6 +140,8 @@ func FuzzTokenForm(f *testing.F) {
 		grant + "&client_id=other&scope=okta.apps.read", grant + "&scope=okta.apps.read", grant + "&scope=", grant + "&" + grant,
 		grant + "&client=other", "grant_type=password", grant + "&resource=a&resource=b&audience=c&audience=d", grant + "&x=%zz",
 		grant + "&client_id=a%00b", grant + ";client_id=other", `{"grant_type":"client_credentials"}`,
+		grant + "&min_ttl=60", grant + "&client_id=other&scope=okta.apps.read&min_ttl=2700", grant + "&min_ttl=2701", grant + "&min_ttl=0",
+		grant + "&min_ttl=", grant + "&min_ttl=86401", grant + "&min_ttl=60s", grant + "&min_ttl=60&min_ttl=60",
 	} {
 		f.Add(urlencoded, "", "", body)
 		f.Add(urlencoded, basic("other"), "", body)
@@ -145,7 +149,7 @@ func FuzzTokenForm(f *testing.F) {
 	for _, authorization := range []string{basic("default"), basic(otherID), basic("oth%65r"), basic("%zz"), basic(""), "Bearer x", "Basic", "Basic !!!"} {
 		f.Add(urlencoded, authorization, "", grant)
 	}
-	for _, query := range []string{"client_id=other", "client=other", "scope=okta.users.read", "x=1", "x=1&x=2", "a=1;b=2", grant} {
+	for _, query := range []string{"client_id=other", "client=other", "scope=okta.users.read", "min_ttl=60", "x=1", "x=1&x=2", "a=1;b=2", grant} {
 		f.Add(urlencoded, "", query, grant)
 	}
 	for _, contentType := range []string{"", "application/json", urlencoded + "; charset=UTF-8", urlencoded + "; a=b; a=c", "multipart/form-data", urlencoded + ", text/plain"} {

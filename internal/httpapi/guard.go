@@ -76,7 +76,7 @@ func (a *API) knownHost(host string) bool {
 		return addr.IsLoopback()
 	}
 	return strings.EqualFold(name, "localhost") ||
-		slices.ContainsFunc(a.hosts, func(h string) bool { return strings.EqualFold(h, name) })
+		slices.ContainsFunc(*a.hosts.Load(), func(h string) bool { return strings.EqualFold(h, name) })
 }
 
 func limitBody(next http.Handler) http.Handler {

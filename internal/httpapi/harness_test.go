@@ -23,7 +23,6 @@ import (
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/okta"
-	"okta-token-broker/internal/tokens"
 )
 
 const (
@@ -40,6 +39,7 @@ type setup struct {
 	hosts     []string
 	store     keys.Store
 	listen    string
+	metrics   http.Handler
 }
 
 // running is a broker with a fake Okta behind it.
@@ -79,11 +79,11 @@ func start(t *testing.T, s setup) *running {
 	log := newLog(logs, slog.LevelDebug)
 	ring := newRing(t, keys.Config{Store: s.store, Algorithm: s.algorithm, Log: log})
 	acme := newApp(t, "default", issuer, clientID, scopes)
-	p := parts{ring: ring, apps: []app{acme}, signAny: s.signAny, hosts: s.hosts, log: log}
+	p := parts{ring: ring, apps: []app{acme}, signAny: s.signAny, hosts: s.hosts, metrics: s.metrics, log: log}
 	if s.noClient {
 		p.apps, p.signAny = nil, true
 	}
-	r := &running{okta: acme.okta, ring: ring, api: p.assemble(), logs: logs}
+	r := &running{okta: acme.okta, ring: ring, api: p.assemble(t), logs: logs}
 	r.url = serve(t, r.api, s.listen)
 	return r
 }
@@ -94,41 +94,40 @@ type parts struct {
 	apps    []app
 	signAny bool
 	hosts   []string
+	metrics http.Handler
 	log     *slog.Logger
 }
 
-// assemble puts a broker together. It sends nothing.
-func (p parts) assemble() *httpapi.API {
+// assemble puts a broker together, which is closed when the test ends. Without a
+// client that prefetches it sends nothing.
+func (p parts) assemble(tb testing.TB) *httpapi.API {
+	tb.Helper()
 	world := &broker.World{
 		Clients: map[string]*broker.Client{},
 		Rings:   map[string]*keys.Ring{"default": p.ring},
 		SignAny: p.signAny,
 	}
-	clients := exchangers{}
 	for _, app := range p.apps {
 		app.server.Log = p.log
 		server := okta.NewServer(app.server)
 		app.client.Server, app.client.Ring = server, p.ring
-		clients[app.client.Name] = okta.NewClient(app.client)
 		ends := server.Endpoints()
 		world.Clients[app.client.Name] = &broker.Client{
 			Name: app.client.Name, ID: app.client.ID, Issuer: app.server.Issuer, Ring: p.ring, Scopes: app.scopes,
 			Audiences: []string{ends.Token, ends.Introspect, ends.Revoke},
+			Prefetch:  app.prefetch,
+			Server:    okta.NewClient(app.client),
 		}
 	}
-	store := tokens.New(tokens.Config{Exchanger: clients, Log: p.log})
+	b := broker.New(broker.Config{World: world, Log: p.log})
+	tb.Cleanup(b.Close)
 	return httpapi.New(httpapi.Config{
-		Broker: broker.New(broker.Config{World: world, Tokens: store, Log: p.log}),
-		Hosts:  p.hosts,
-		Quiet:  time.Millisecond, // nobody is about to connect when a test ends
-		Log:    p.log,
+		Broker:  b,
+		Hosts:   p.hosts,
+		Metrics: p.metrics,
+		Quiet:   time.Millisecond, // nobody is about to connect when a test ends
+		Log:     p.log,
 	})
-}
-
-type exchangers map[string]*okta.Client
-
-func (e exchangers) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
-	return e[key.Client].Exchange(ctx, key.Scopes)
 }
 
 // app is an app at an Okta of its own, and how the broker is configured for it.
@@ -137,6 +136,8 @@ type app struct {
 	server okta.ServerConfig
 	client okta.ClientConfig
 	scopes oauth.Scopes
+	// prefetch keeps the token with these scopes warm.
+	prefetch bool
 }
 
 // newApp makes an Okta with an app that has no key yet.

@@ -2,7 +2,9 @@ package httpapi_test
 
 import (
 	"context"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -11,7 +13,9 @@ import (
 
 // The health listener is open to everybody, and has nothing else to give.
 func TestHealthListener(t *testing.T) {
-	r := start(t, setup{})
+	const counted = "okta_token_broker_nothing 0\n"
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, counted) })
+	r := start(t, setup{metrics: metrics})
 	r.register(t)
 	ctx, stop := context.WithCancel(t.Context())
 	listener, err := httpapi.ListenAnywhere(ctx, "127.0.0.1:0")
@@ -22,7 +26,7 @@ func TestHealthListener(t *testing.T) {
 	go func() { served <- httpapi.ServeHealth(ctx, listener, r.api) }()
 	health := &running{url: "http://" + listener.Addr().String()}
 
-	const elsewhere = `"no such path: /healthz and /readyz are all there is"}`
+	const elsewhere = `"no such path: /healthz, /readyz and /metrics are all there is"}`
 	tests := []struct {
 		method, path, header string
 		status               int
@@ -31,6 +35,8 @@ func TestHealthListener(t *testing.T) {
 		{"GET", "/healthz", "Host: broker.prod.internal", 200, `{"status":"ok"}`},
 		{"GET", "/readyz", "Host: 10.1.2.3:8086", 200, `{"status":"ready"}`},
 		{"HEAD", "/readyz", "Origin: https://grafana.internal", 200, ""},
+		{"GET", "/metrics", "Host: broker.prod.internal:8086", 200, counted},
+		{"POST", "/metrics", form, 405, "invalid_request"},
 		{"POST", "/healthz", form, 405, "invalid_request"},
 		{"GET", "/token", "Accept: */*", 404, `{"error":"not_found","error_description":` + elsewhere},
 		{"POST", "/token", form, 404, `{"error":"not_found","error_description":` + elsewhere},
@@ -43,6 +49,14 @@ func TestHealthListener(t *testing.T) {
 		if got.status != tt.status || !strings.Contains(got.body, tt.body) {
 			t.Errorf("%s %s with %q: %d %s, want %d %s", tt.method, tt.path, tt.header, got.status, got.body, tt.status, tt.body)
 		}
+	}
+	if got := r.send(t, "GET", "/metrics", ""); got.status != 404 {
+		t.Errorf("on the API's listener: status %d: %s", got.status, got.body)
+	}
+	unmeasured := httptest.NewRecorder()
+	start(t, setup{}).api.Health().ServeHTTP(unmeasured, httptest.NewRequest("GET", "/metrics", nil))
+	if unmeasured.Code != 404 {
+		t.Errorf("without metrics: status %d: %s", unmeasured.Code, unmeasured.Body)
 	}
 	r.api.Drain()
 	if got := health.do(t, health.request(t, "GET", "/readyz", "")); got.status != 503 || !strings.Contains(got.body, "draining") {

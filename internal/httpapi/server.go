@@ -15,9 +15,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 const (
+	maxConnections       = 4096
+	maxHealthConnections = 256
+
 	// net/http adds 4 KiB of its own to MaxHeaderBytes: 16 KiB in all.
 	maxHeader = 12 << 10
 
@@ -144,7 +149,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 func Serve(ctx context.Context, listener net.Listener, a *API) error {
 	server := newServer(a, a.log)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(bounded(listener, maxConnections, 2)) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
@@ -161,12 +166,23 @@ func Serve(ctx context.Context, listener net.Listener, a *API) error {
 	return nil
 }
 
+// bounded lets most connections be open at once, and no more than a part of the
+// files that the process may open: keys and servers need some, too. Further
+// connections wait.
+func bounded(listener net.Listener, most, part uint64) net.Listener {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
+		most = min(most, max(files.Cur/part, 1))
+	}
+	return netutil.LimitListener(listener, int(most)) //nolint:gosec // it is a few thousand at most
+}
+
 // ServeHealth answers Health on the listener until ctx ends. It is for a listener
 // of its own, and outlives the draining of Serve.
 func ServeHealth(ctx context.Context, listener net.Listener, a *API) error {
 	server := newServer(a.Health(), a.log)
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bounded(listener, maxHealthConnections, 8)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving health on %s: %w", listener.Addr(), err)
 	}
 	return nil

@@ -102,12 +102,15 @@ func TestMethods(t *testing.T) {
 		{"GET", "/", "POST"},
 		{"PUT", "/", "POST"},
 		{"OPTIONS", "/", "POST"},
-		{"DELETE", "/token", "GET, POST"},
-		{"HEAD", "/token", "GET, POST"},
-		{"OPTIONS", "/token", "GET, POST"},
+		{"PATCH", "/token", "DELETE, GET, POST"},
+		{"HEAD", "/token", "DELETE, GET, POST"},
+		{"OPTIONS", "/token", "DELETE, GET, POST"},
 		{"GET", "/oauth2/v1/token", "POST"},
+		{"DELETE", "/oauth2/v1/token", "POST"},
+		{"GET", "/revoke", "POST"},
+		{"DELETE", "/revoke", "POST"},
 		{"POST", "/healthz", "GET, HEAD"},
-		{"BREW", "/token", "GET, POST"},
+		{"BREW", "/token", "DELETE, GET, POST"},
 	}
 	for _, tt := range tests {
 		got := r.send(t, tt.method, tt.path, "")

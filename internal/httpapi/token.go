@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -24,13 +25,37 @@ const maxClient = 256
 func (a *API) getToken(w http.ResponseWriter, r *http.Request) {
 	query, err := parameters(r.URL.RawQuery)
 	if err == nil {
-		err = onlyKnown(query, "client", "scope")
+		err = onlyKnown(query, "client", "scope", "min_ttl")
+	}
+	var ttl time.Duration
+	if err == nil {
+		ttl, err = minTTL(query)
 	}
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
-	a.token(w, r, broker.TokenRequest{Client: query.Get("client"), Scope: query.Get("scope")})
+	a.token(w, r, broker.TokenRequest{Client: query.Get("client"), Scope: query.Get("scope"), Want: broker.Want{MinTTL: ttl}})
+}
+
+// deleteToken answers DELETE /token: the next caller gets another token.
+func (a *API) deleteToken(w http.ResponseWriter, r *http.Request) {
+	query, err := parameters(r.URL.RawQuery)
+	if err == nil {
+		err = onlyKnown(query, "client", "scope")
+	}
+	if err == nil {
+		err = checkClient(query.Get("client"))
+	}
+	if err == nil {
+		err = a.broker.Discard(r.Context(), who(r), broker.TokenRequest{Client: query.Get("client"), Scope: query.Get("scope")})
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	noStore(w)
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // postToken is a token endpoint by RFC 6749 section 4.4, so that any OAuth
@@ -44,23 +69,29 @@ func (a *API) postToken(w http.ResponseWriter, r *http.Request) {
 	a.token(w, r, req)
 }
 
-func readTokenForm(r *http.Request) (broker.TokenRequest, error) {
+// readForm reads the body of a POST that is a form.
+func readForm(r *http.Request) (url.Values, error) {
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/x-www-form-urlencoded" {
-		return broker.TokenRequest{}, &requestError{http.StatusUnsupportedMediaType, "the body must be application/x-www-form-urlencoded"}
+		return nil, &requestError{http.StatusUnsupportedMediaType, "the body must be application/x-www-form-urlencoded"}
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return broker.TokenRequest{}, unreadable(err)
+		return nil, unreadable(err)
 	}
 	form, err := parameters(string(body))
 	if err != nil {
-		return broker.TokenRequest{}, err
+		return nil, err
 	}
 	query, err := parameters(r.URL.RawQuery)
 	if err != nil {
-		return broker.TokenRequest{}, err
+		return nil, err
 	}
-	if err := notInQuery(query, form); err != nil {
+	return form, notInQuery(query, form)
+}
+
+func readTokenForm(r *http.Request) (broker.TokenRequest, error) {
+	form, err := readForm(r)
+	if err != nil {
 		return broker.TokenRequest{}, err
 	}
 	switch form.Get("grant_type") {
@@ -70,16 +101,46 @@ func readTokenForm(r *http.Request) (broker.TokenRequest, error) {
 	default:
 		return broker.TokenRequest{}, oauth.Fail(oauth.UnsupportedGrant, "grant_type must be client_credentials")
 	}
+	ttl, err := minTTL(form)
+	if err != nil {
+		return broker.TokenRequest{}, err
+	}
 	client, err := formOrBasicClientID(r, form)
-	return broker.TokenRequest{Client: client, Scope: form.Get("scope")}, err
+	return broker.TokenRequest{Client: client, Scope: form.Get("scope"), Want: broker.Want{MinTTL: ttl}}, err
+}
+
+// minTTL reads how many seconds a token must be good for.
+func minTTL(values url.Values) (time.Duration, error) {
+	if values.Get("min_ttl") == "" { // RFC 6749 section 3.2: as if it were left out
+		return 0, nil
+	}
+	seconds, err := strconv.ParseUint(values.Get("min_ttl"), 10, 32)
+	if most := uint64(24 * time.Hour / time.Second); err != nil || seconds < 1 || seconds > most {
+		return 0, oauth.Fail(oauth.InvalidRequest, fmt.Sprintf("min_ttl must be a whole number of seconds from 1 to %d", most))
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// noCache reports whether the caller wants a token that is fetched now (RFC 9111
+// section 5.2.1.4).
+func noCache(r *http.Request) bool {
+	for _, line := range r.Header.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // token answers with a token, as JSON or as text.
 func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequest) {
-	if len(req.Client) > maxClient {
-		a.fail(w, r, oauth.Fail(oauth.UnknownClient, "no client has so long a name"))
+	if err := checkClient(req.Client); err != nil {
+		a.fail(w, r, err)
 		return
 	}
+	req.Want.Fresh = noCache(r)
 	answer, err := a.freshToken(r, req)
 	if err != nil {
 		a.fail(w, r, err)
@@ -92,6 +153,14 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequ
 		return
 	}
 	writeJSON(w, http.StatusOK, answer)
+}
+
+// checkClient refuses a name that an error could not repeat.
+func checkClient(name string) error {
+	if len(name) > maxClient {
+		return oauth.Fail(oauth.UnknownClient, "no client has so long a name")
+	}
+	return nil
 }
 
 // freshToken asks again, once, when the token ended between the look into the
@@ -162,7 +231,7 @@ func onlyKnown(values url.Values, known ...string) error {
 // token endpoint ignores parameters that it does not know (RFC 6749 section
 // 3.2), and GET /token's name for the client is one of those here.
 func notInQuery(query, form url.Values) error {
-	for _, name := range []string{"client", "client_id", "client_secret", "scope", "grant_type"} {
+	for _, name := range []string{"client", "client_id", "client_secret", "scope", "grant_type", "min_ttl", "token", "token_type_hint"} {
 		if query.Has(name) {
 			return oauth.Fail(oauth.InvalidRequest, name+" belongs in the body of a POST")
 		}

@@ -151,7 +151,9 @@ func TestTokenErrors(t *testing.T) {
 		{"CRLF", "GET", "/token?client=a%0d%0ab", "", nil, 400, "invalid_request", "control"},
 		{"not UTF-8", "GET", "/token?client=%ff", "", nil, 400, "invalid_request", "UTF-8"},
 		{"twice", "GET", "/token?scope=okta.users.read&scope=okta.groups.read", "", nil, 400, "invalid_request", "twice"},
-		{"mistyped parameter", "GET", "/token?scopes=okta.users.read", "", nil, 400, "invalid_request", "'scopes': client and scope"},
+		{"mistyped parameter", "GET", "/token?scopes=okta.users.read", "", nil, 400, "invalid_request", "'scopes': client and scope and min_ttl"},
+		{"min_ttl malformed", "GET", "/token?min_ttl=soon", "", nil, 400, "invalid_request", "from 1 to 86400"},
+		{"min_ttl in a POST's query", "POST", "/token?min_ttl=60", grant, []string{form}, 400, "invalid_request", "body"},
 		{"long parameter", "GET", "/token?" + strings.Repeat("x", 200) + "=1", "", nil, 400, "invalid_request", "'" + strings.Repeat("x", 40) + "'"},
 		{"GET's client in a form", "POST", "/token", grant + "&client=default", []string{form}, 400, "invalid_request", "client_id"},
 		{"scope in a POST's query", "POST", "/token?scope=okta.users.read", grant, []string{form}, 400, "invalid_request", "body"},
@@ -207,34 +209,6 @@ func TestTokenWithoutClients(t *testing.T) {
 		if got.status != 400 || !strings.Contains(words, name) {
 			t.Errorf("status %d, and %s is not named: %s", got.status, name, words)
 		}
-	}
-}
-
-// A server that refused or failed is asked again once it is well.
-func TestTokensComeBack(t *testing.T) {
-	tests := map[string]func(*running){
-		"key not registered": func(r *running) { r.okta.RemoveKey(clientID, r.ring.Keys()[0].ID()) },
-		"down": func(r *running) {
-			r.okta.SetFault(fakeokta.Fault{Status: 503, Body: "<html>", ContentType: "text/html"})
-		},
-		"reset": func(r *running) { r.okta.SetFault(fakeokta.Fault{Reset: true}) },
-	}
-	for name, ail := range tests {
-		t.Run(name, func(t *testing.T) {
-			r := start(t, setup{})
-			r.register(t)
-			ail(r)
-			if got := r.send(t, "GET", "/token", ""); got.status < 500 {
-				t.Errorf("status %d: %s", got.status, got.body)
-			}
-			r.okta.ClearFault()
-			if name == "key not registered" {
-				r.register(t)
-			}
-			if got := r.send(t, "GET", "/token", ""); got.status != 200 {
-				t.Errorf("afterwards: status %d: %s", got.status, got.body)
-			}
-		})
 	}
 }
 

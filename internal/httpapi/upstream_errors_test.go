@@ -157,7 +157,7 @@ func oktasErrors() []upstreamError {
 		{"500, the API's form", says(500, "E0000009", "Internal Server Error"), nil, unavailable(failed, "1"), 3},
 		{"503, the API's form", says(503, "E0000010", "Service is in read only mode"), nil, unavailable(failed, "1"), 3},
 		{"no such server", says(404, "E0000007", "Not found: Resource not found: ausX (AuthorizationServer)"), nil,
-			refused("{issuer} has no token endpoint: check clients.default.issuer; servers that are not Okta need clients.default.token_endpoint"), 1},
+			refused("{issuer}/oauth2/v1/token is not there: check clients.default.issuer; servers that are not Okta need clients.default.token_endpoint"), 1},
 		{"401, the API's form", says(401, "E0000011", "Invalid token provided"), nil, refused(notAccepted), 1},
 		{"an error nobody knows", says(400, "E0000021", "Bad request. Accept and/or Content-Type headers likely do not match supported values."), nil,
 			refused("the authorization server refused the request: look the call up, by its request id if it has one (in Okta, Reports > System Log)"), 1},
@@ -198,7 +198,7 @@ func othersErrors() []upstreamError {
 	for i, tt := range all {
 		all[i].by = func(t *testing.T, o *org) {
 			t.Helper()
-			o.server.Issuer, o.server.TokenEndpoint = "https://login.globex.test", endpoint
+			o.server.Issuer, o.server.TokenEndpoint = foreignIssuer, endpoint
 			o.says(t, tt.said)
 		}
 	}
@@ -265,8 +265,8 @@ func errorsInTime() []upstreamError {
 		{"limited, Retry-After", says(429, "E0000047", "Too many."), limited(fakeokta.Fault{Header: http.Header{"Retry-After": {"42"}}}),
 			unavailable(rateLimit, "42"), 1},
 		{"too slow", api.Upstream{}, func(_ *testing.T, o *org) { o.fault.Delay = time.Minute },
-			told{504, "temporarily_unavailable", late, ""}, 1},
+			told{504, "temporarily_unavailable", late, "1"}, 1},
 		{"too slow to fail", api.Upstream{}, func(_ *testing.T, o *org) { o.fault = fakeokta.Fault{Status: 500, Delay: 1800 * time.Millisecond} },
-			told{504, "temporarily_unavailable", late, ""}, 3},
+			told{504, "temporarily_unavailable", late, "1"}, 3},
 	}
 }

@@ -2,13 +2,17 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log"
+	"log/slog"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -24,6 +28,8 @@ import (
 const (
 	endpoint  = issuer + "/oauth2/v1/token"
 	requestID = "reqYxx-_.9"
+	// foreignIssuer is not Okta.
+	foreignIssuer = "https://login.globex.test"
 )
 
 // Whatever goes wrong at Okta, the caller learns what it is, on which side, and
@@ -34,7 +40,7 @@ func TestUpstreamErrorsReachTheCaller(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newOrg(t, tt)
 				began := time.Now()
-				o.wantTold(t, tt, o.broker().send(t, "GET", "/token", ""))
+				o.wantTold(t, tt, o.broker(t).send(t, "GET", "/token", ""))
 				wantTook(t, tt, time.Since(began))
 			})
 		})
@@ -69,7 +75,7 @@ func TestAnUnknownCAReachesTheCaller(t *testing.T) {
 		want: unavailable("the TLS connection to {issuer} is not to be trusted: check the certificate, and clients.default.ca_file for a private CA", "1"),
 	}
 	o := newOrg(t, tt)
-	o.wantTold(t, tt, o.broker().send(t, "GET", "/token", ""))
+	o.wantTold(t, tt, o.broker(t).send(t, "GET", "/token", ""))
 }
 
 // Who waits for as long as Retry-After says is served.
@@ -79,9 +85,8 @@ func TestRateLimitReachesTheCaller(t *testing.T) {
 		"invalid_grant": {Requests: 1, Window: 30 * time.Second, OAuth: true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			o := newOrg(t, upstreamError{by: func(*testing.T, *org) {}})
-			o.okta.SetRateLimit(fakeokta.Token, limit)
-			r := o.broker()
+			r := newWell(t)
+			r.okta.SetRateLimit(fakeokta.Token, limit)
 			if got := r.send(t, "GET", "/token?scope=okta.users.read", ""); got.status != http.StatusOK {
 				t.Errorf("within the limit: status %d: %s", got.status, got.body)
 			}
@@ -96,6 +101,80 @@ func TestRateLimitReachesTheCaller(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server that refused or failed is not asked again for a while, and once it is
+// well tokens come back.
+func TestTokensComeBack(t *testing.T) {
+	tests := map[string]struct {
+		status int
+		wait   time.Duration
+		others int // the status for other scopes meanwhile
+	}{
+		"key not registered": {502, 30 * time.Second, 502},
+		"invalid_scope":      {400, 30 * time.Second, 200},
+		"HTML":               {502, time.Second, 502},
+		"down":               {503, time.Second, 503},
+		"reset":              {503, time.Second, 503},
+		"slow":               {504, time.Second, 504},
+		"limited":            {503, time.Minute, 503},
+	}
+	for name, ail := range troubles() {
+		tt := tests[name]
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newWell(t)
+				ail(r)
+				if got := r.send(t, "GET", "/token", ""); got.status != tt.status {
+					t.Errorf("status %d, want %d: %s", got.status, tt.status, got.body)
+				}
+				r.heal(t)
+				before := r.okta.Counters().TokenRequests
+				for _, pause := range []time.Duration{0, tt.wait - time.Millisecond} {
+					time.Sleep(pause)
+					got := r.send(t, "GET", "/token", "")
+					wantRetry := ""
+					if tt.status >= 503 {
+						wantRetry = strconv.FormatFloat(math.Ceil((tt.wait - pause).Seconds()), 'f', 0, 64)
+						if said := "; nothing was sent: the server is asked again in " + wantRetry + "s"; !strings.Contains(got.body, said) {
+							t.Errorf("after %v: %q is not in %s", pause, said, got.body)
+						}
+					}
+					if got.status != tt.status || got.header.Get("Retry-After") != wantRetry {
+						t.Errorf("after %v: status %d, Retry-After %q: %s", pause, got.status, got.header.Get("Retry-After"), got.body)
+					}
+				}
+				if n := r.okta.Counters().TokenRequests; n != before {
+					t.Errorf("%d requests to Okta meanwhile", n-before)
+				}
+				if got := r.send(t, "GET", "/token?scope=okta.users.read", ""); got.status != tt.others {
+					t.Errorf("other scopes: status %d, want %d: %s", got.status, tt.others, got.body)
+				}
+				time.Sleep(time.Millisecond)
+				r.send(t, "GET", "/token", "").accessToken(t)
+			})
+		})
+	}
+}
+
+// The time of a request can end before the server has answered.
+func TestARequestThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := slow(t)
+		req := r.request(t, "GET", "/token", "")
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		req = req.WithContext(ctx)
+		got := r.do(t, req)
+		wantByContract(t, req, got)
+		if got.status != http.StatusGatewayTimeout {
+			t.Errorf("status %d: %s", got.status, got.body)
+		}
+		// The exchange goes on for others.
+		if got := r.send(t, "GET", "/token", ""); got.status != http.StatusGatewayTimeout || r.okta.Counters().TokenRequests != 1 {
+			t.Errorf("%d requests to Okta, status %d: %s", r.okta.Counters().TokenRequests, got.status, got.body)
+		}
+	})
 }
 
 // org is an app and what is configured for it, before the broker starts.
@@ -129,8 +208,17 @@ func newOrg(t *testing.T, tt upstreamError) *org {
 }
 
 // broker is a broker of the org's configuration, without a socket.
-func (o *org) broker() *running {
-	return &running{okta: o.okta, ring: o.ring, api: parts{ring: o.ring, apps: []app{o.app}}.assemble()}
+func (o *org) broker(t *testing.T) *running {
+	t.Helper()
+	logs := &logBuffer{}
+	p := parts{ring: o.ring, apps: []app{o.app}, log: newLog(logs, slog.LevelDebug)}
+	return &running{okta: o.okta, ring: o.ring, api: p.assemble(t), logs: logs}
+}
+
+// newWell is a broker without a socket, and an Okta that nothing is wrong with.
+func newWell(t *testing.T) *running {
+	t.Helper()
+	return newOrg(t, upstreamError{by: func(*testing.T, *org) {}}).broker(t)
 }
 
 // newKey is a key of another ring.

@@ -1,4 +1,4 @@
-// Package telemetry builds what the broker reports through: the logger.
+// Package telemetry builds what the broker reports through: the logger and the metrics.
 package telemetry
 
 import (
