@@ -162,6 +162,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			}
 		})
 	}
+	files := openFiles(t, r.cmd.Process.Pid)
 	for i := range 6 {
 		other := strings.Replace(r.client("default", ""), "0oa1", fmt.Sprintf("0oa%d", 2-i%2), 1)
 		r.write(t, "clients:\n"+other+r.client(fmt.Sprintf("c%d", i), ""))
@@ -174,7 +175,21 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	callers.Wait()
+	// The callers' connections end, and each configuration had one to Okta.
+	if now := openFiles(t, r.cmd.Process.Pid); now > files+20+6 {
+		t.Errorf("%d files were open, and are %d after 6 configurations", files, now)
+	}
 	t.Logf("%d requests served through 6 configurations", served.Load())
+}
+
+// openFiles is how many files a process has open, 0 where nobody says.
+func openFiles(t *testing.T, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Logf("open files are not counted: %v", err)
+	}
+	return len(entries)
 }
 
 // A file that is emptied or gone, as in the middle of being saved, changes
