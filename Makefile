@@ -34,15 +34,8 @@ lint:
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 5m ./internal/httpapi ./internal/tokens
 
-# Minimizing an interesting input can take longer than the whole run.
 fuzz:
-	@set -e; found=; packages=$$($(GO) list ./internal/...); for package in $$packages; do \
-		listed=$$($(GO) test -list '^Fuzz' $$package); \
-		for target in $$(echo "$$listed" | sed -n '/^Fuzz/p'); do \
-			found=yes; echo "$$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
-		done; \
-	done; [ -n "$$found" ]
+	bash .ci/fuzz $(FUZZTIME)
 
 clean:
 	rm -rf .build
