@@ -2,7 +2,7 @@ package broker_test
 
 import (
 	"fmt"
-	"path/filepath"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,8 +10,6 @@ import (
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/fakeokta"
-	"okta-token-broker/internal/keys"
-	"okta-token-broker/internal/okta"
 )
 
 // For a week of fake time a fifth of all token requests fail, in every way, and
@@ -26,40 +24,10 @@ func TestSoak(t *testing.T) {
 		life    = time.Hour
 		faults  = "503@6%,500@2%,reset@4%,reset_after@2%,cut@1%,html@1%,delay=2s@2%,unavailable@1%,expires_in=0@0.5%,429=20s@0.5%"
 	)
-	file, err := keys.NewFile(t.Context(), filepath.Join(t.TempDir(), "private_key.pem"), false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := newFile(t)
 	synctest.Test(t, func(t *testing.T) {
-		ring, err := keys.Open(t.Context(), keys.Config{Name: "default", Store: file, Algorithm: "ES256"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		key, _, err := ring.Active(t.Context(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		fake, err := fakeokta.New(fakeokta.Config{URL: "https://acme.okta.test", TokenLife: life, Seed: 7})
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := okta.NewServer(okta.ServerConfig{Issuer: "https://acme.okta.test", Transport: fake.Transport()})
-		world := &broker.World{Clients: map[string]*broker.Client{}, Rings: map[string]*keys.Ring{"default": ring}}
-		for i := range clients {
-			name := fmt.Sprintf("client%d", i)
-			if err := fake.AddApp(fakeokta.App{ClientID: name, Scopes: []string{"okta.users.read"}}); err != nil {
-				t.Fatal(err)
-			}
-			if err := fake.RegisterKey(name, key.JWK()); err != nil {
-				t.Fatal(err)
-			}
-			world.Clients[name] = &broker.Client{
-				Name: name, ID: name, Issuer: "https://acme.okta.test", Ring: ring, Scopes: "okta.users.read", Prefetch: i%2 == 0,
-				Server: okta.NewClient(okta.ClientConfig{Name: name, ID: name, Server: server, Ring: ring}),
-			}
-		}
-		b := broker.New(broker.Config{World: world})
-		defer b.Close()
+		b, fake := newFleet(t, file, clients, life,
+			func(wire http.RoundTripper) http.RoundTripper { return wire }, func(i int) bool { return i%2 == 0 })
 		read := func(name string) error {
 			token, err := b.Token(t.Context(), caller.Local("soak"), broker.TokenRequest{Client: name})
 			if err == nil && token.Left(time.Now()) == 0 {
@@ -67,8 +35,8 @@ func TestSoak(t *testing.T) {
 			}
 			return err
 		}
-		for name := range world.Clients {
-			if err := read(name); err != nil {
+		for i := range clients {
+			if err := read(fmt.Sprintf("client%d", i)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,18 +1,13 @@
 package broker_test
 
 import (
-	"fmt"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/fakeokta"
-	"okta-token-broker/internal/keys"
-	"okta-token-broker/internal/okta"
 )
 
 // wire notes when requests are sent.
@@ -52,41 +47,13 @@ func (w *wire) busiest(since time.Time) (most, all int) {
 // once, and once it answers again the tokens come back at twenty a second.
 func TestNoStorm(t *testing.T) {
 	const clients = 1000
-	file, err := keys.NewFile(t.Context(), filepath.Join(t.TempDir(), "private_key.pem"), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	synctest.Test(t, func(t *testing.T) {
-		ring, err := keys.Open(t.Context(), keys.Config{Name: "default", Store: file, Algorithm: "ES256"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		key, _, err := ring.Active(t.Context(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		fake, err := fakeokta.New(fakeokta.Config{URL: "https://acme.okta.test", TokenLife: 10 * time.Minute})
-		if err != nil {
-			t.Fatal(err)
-		}
-		line := &wire{RoundTripper: fake.Transport()}
-		server := okta.NewServer(okta.ServerConfig{Issuer: "https://acme.okta.test", Transport: line})
-		world := &broker.World{Clients: map[string]*broker.Client{}, Rings: map[string]*keys.Ring{"default": ring}}
-		for i := range clients {
-			name := fmt.Sprintf("client%d", i)
-			if err := fake.AddApp(fakeokta.App{ClientID: name, Scopes: []string{"okta.users.read"}}); err != nil {
-				t.Fatal(err)
-			}
-			if err := fake.RegisterKey(name, key.JWK()); err != nil {
-				t.Fatal(err)
-			}
-			world.Clients[name] = &broker.Client{
-				Name: name, ID: name, Issuer: "https://acme.okta.test", Ring: ring, Scopes: "okta.users.read", Prefetch: true,
-				Server: okta.NewClient(okta.ClientConfig{Name: name, ID: name, Server: server, Ring: ring}),
-			}
-		}
-		b := broker.New(broker.Config{World: world})
-		defer b.Close()
+	file := newFile(t)
+	synctest.Test(t, func(t *testing.T) { // so that all sleeps here take no time
+		line := &wire{}
+		_, fake := newFleet(t, file, clients, 10*time.Minute, func(under http.RoundTripper) http.RoundTripper {
+			line.RoundTripper = under
+			return line
+		}, func(int) bool { return true })
 		time.Sleep(2 * time.Minute)
 		if n := fake.Counters().TokensIssued; n != clients {
 			t.Errorf("%d tokens after two minutes, want %d", n, clients)

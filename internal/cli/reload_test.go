@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"okta-token-broker/internal/fakeokta"
 )
@@ -61,15 +60,10 @@ func (r *reloading) write(t *testing.T, text string) {
 // await waits until GET /token answers a status for a client.
 func (r *reloading) await(t *testing.T, client string, want int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		status, body := get(t, r.url+"/token?client="+client)
-		if status == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("client %s: status %d, want %d: %s", client, status, want, body)
-		}
-	}
+	eventually(t, r.logs, func() bool {
+		status, _ := get(t, r.url+"/token?client="+client)
+		return status == want
+	})
 }
 
 func TestReload(t *testing.T) {
@@ -87,7 +81,7 @@ func TestReload(t *testing.T) {
 
 	// What is not valid leaves the one before in force, and is said once.
 	r.write(t, "clients:\n  default: {isuer: x}\n")
-	until(t, r.serving, "was not taken up")
+	times(t, r.serving, "was not taken up", 1)
 	r.await(t, "second", 200)
 
 	// A client that changes gets another token, one that is gone none.
@@ -109,14 +103,10 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// until waits for words in a log that is still written.
-func until(t *testing.T, s *serving, words string) {
+// times waits until words stand in a log as often.
+func times(t *testing.T, s *serving, words string, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.logs.String(), words); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %q in %s", words, s.logs)
-		}
-	}
+	eventually(t, s.logs, func() bool { return strings.Count(s.logs.String(), words) >= n })
 }
 
 // SIGHUP reloads at once, also where there is no file.
@@ -125,7 +115,7 @@ func TestHangUpReloads(t *testing.T) {
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	until(t, s, "the configuration was taken up")
+	times(t, s, "the configuration was taken up", 1)
 	if code := s.stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -208,11 +198,7 @@ func TestAFileThatIsBeingWritten(t *testing.T) {
 		if err := r.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); strings.Count(r.logs.String(), "was not taken up") <= i; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("it is not reported: %s", r.logs)
-			}
-		}
+		times(t, r.serving, "was not taken up", i+1)
 		if status, body := get(t, r.url+"/token"); status != 200 {
 			t.Errorf("status %d: %s", status, body)
 		}
@@ -242,11 +228,7 @@ func TestReloadingTheSame(t *testing.T) {
 		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(10 * time.Second); strings.Count(s.logs.String(), "the configuration was taken up") <= i; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("it is not taken up: %s", s.logs)
-			}
-		}
+		times(t, s, "the configuration was taken up", i+1)
 	}
 	if status, body := get(t, s.url+"/token"); status != 200 || okta.Counters().TokenRequests != 1 {
 		t.Errorf("%d token requests, status %d: %s", okta.Counters().TokenRequests, status, body)

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -91,6 +92,17 @@ func startServing(t *testing.T, cmd *exec.Cmd) *serving {
 	}
 	s.stdout = string(banner)
 	return s
+}
+
+// eventually waits for what another process is about to do. Nothing tells a test
+// when it has, so that it has to look again and again; it gives up after 20 seconds.
+func eventually(t *testing.T, what fmt.Stringer, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not happen: %s", what)
+		}
+	}
 }
 
 // stop ends the program with a signal and returns its exit code.

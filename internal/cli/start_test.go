@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestPrefetch(t *testing.T) {
@@ -26,11 +25,7 @@ func TestPrefetch(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startServing(t, broker(t, dir, nil, "0"))
-	for deadline := time.Now().Add(20 * time.Second); okta.Counters().TokensIssued == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no token is fetched ahead")
-		}
-	}
+	eventually(t, s.logs, func() bool { return okta.Counters().TokensIssued > 0 })
 	for i, tt := range []struct {
 		client string
 		posts  int

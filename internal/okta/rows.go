@@ -38,6 +38,8 @@ const (
 
 	dpopAdvice = "the app requires DPoP, and the broker sends no proof: under Proof of possession (" + appGeneral + " > General Settings) clear Require Demonstrating Proof of Possession (DPoP) header in token requests"
 
+	dpopElsewhere = "the client requires DPoP, and the broker sends no proof: turn it off for the client"
+
 	refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
 )
 
@@ -141,10 +143,8 @@ func otherRows() []row {
 			"the authorization server denies the client these scopes: check its policies, and clients.{client}.scopes"},
 		{0, "unsupported_grant_type", "", giveUp, oauth.Refused, oauth.ReachClient,
 			"{endpoint} does not serve the client credentials grant: check clients.{client}.token_endpoint"},
-		{0, "invalid_dpop_proof", "", giveUp, oauth.Refused, oauth.ReachClient,
-			"the client requires DPoP, and the broker sends no proof: turn it off for the client"},
-		{0, "use_dpop_nonce", "", giveUp, oauth.Refused, oauth.ReachClient,
-			"the client requires DPoP, and the broker sends no proof: turn it off for the client"},
+		{0, "invalid_dpop_proof", "", giveUp, oauth.Refused, oauth.ReachClient, dpopElsewhere},
+		{0, "use_dpop_nonce", "", giveUp, oauth.Refused, oauth.ReachClient, dpopElsewhere},
 
 		{401, "", "", byState, oauth.Refused, oauth.ReachClient, refusedAdvice},
 		{404, "", "", giveUp, oauth.Refused, oauth.ReachClient,
