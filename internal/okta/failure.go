@@ -170,9 +170,10 @@ func isTLS(err error) bool {
 // isError reports whether a status is one of an error.
 func isError(status int) bool { return status >= 400 && status <= 599 }
 
-// unusable is for an answer that no server gives at the endpoint.
+// unusable is for an answer that no server gives at the endpoint. Its status, which
+// can be 000 or 999, is shown as the nearest one there is.
 func (c *checker) unusable(resp *http.Response, err error) *failure {
-	return &failure{kind: badAnswer, status: min(resp.StatusCode, 599), requestID: c.requestID(resp.Header), err: err}
+	return &failure{kind: badAnswer, status: min(max(resp.StatusCode, 100), 599), requestID: c.requestID(resp.Header), err: err}
 }
 
 // refusal reads an answer that is an error.

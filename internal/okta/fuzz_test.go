@@ -43,6 +43,7 @@ func FuzzAnswer(f *testing.F) {
 	add(401, refusing("invalid_client", "The client_assertion token is expired."), "Date", "Sat, 01 Jan 2000 00:09:00 GMT")
 	add(401, refusing("invalid_client", "The client_assertion token is expired."), "Date", "Thu, 01 Jan 1970 00:00:00 GMT")
 	add(401, "<pre>client_assertion="+theJWT+"</pre>", "Content-Type", "text/html")
+	add(0, good())
 	add(302, theJWT, "Content-Type", "text/plain; charset")
 	add(200, "access_token="+marker+"&token_type=Bearer", "Content-Type", "application/x-www-form-urlencoded")
 
