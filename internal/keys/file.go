@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -28,16 +29,23 @@ type Store interface {
 	Save(ctx context.Context, data []byte, rev string) error
 }
 
+// Holder is a Store that has the private keys elsewhere, in a KMS or behind
+// PKCS#11, and but public ones in the data: blocks of the type PUBLIC KEY. The
+// signers may be slow; a signature is waited for until its context ends, two
+// seconds at most.
+type Holder interface {
+	// Generate makes a key for one of Algorithms.
+	Generate(ctx context.Context, algorithm string) (crypto.Signer, error)
+	// Open finds the signer of a public key in the data.
+	Open(ctx context.Context, public crypto.PublicKey) (crypto.Signer, error)
+}
+
 // What Save can answer besides an error of the storage itself. A full disk
 // matches syscall.ENOSPC or syscall.EDQUOT.
 var (
 	ErrConflict = errors.New("the key ring was changed by somebody else")
 	ErrReadOnly = errors.New("the key ring is read-only")
 )
-
-// lockRetry is how often a taken lock is tried again. Holding it takes two
-// fsyncs, a few milliseconds.
-const lockRetry = 2 * time.Millisecond
 
 // cleanTimeout bounds the wait for the lock when a store is opened.
 const cleanTimeout = 2 * time.Second
@@ -48,13 +56,14 @@ const cleanTimeout = 2 * time.Second
 type File struct {
 	path     string
 	readOnly bool
+	waiting  chan struct{} // held by the one goroutine that waits for the lock
 }
 
 // NewFile returns the store in the file at path and removes what a writer that
 // was killed left behind. A read-only store never writes; it follows links and
 // takes files that root owns or the group can read, as Kubernetes mounts them.
 func NewFile(ctx context.Context, path string, readOnly bool) (*File, error) {
-	f := &File{path: path, readOnly: readOnly}
+	f := &File{path: path, readOnly: readOnly, waiting: make(chan struct{}, 1)}
 	if readOnly {
 		// Nobody here will make it.
 		_, err := os.Stat(path)
@@ -148,21 +157,32 @@ func (f *File) Save(ctx context.Context, data []byte, rev string) error {
 	if f.readOnly {
 		return f.failed("writing", ErrReadOnly)
 	}
-	if len(data) > maxRing {
-		return f.failed("writing", fmt.Errorf("it would be over %d KiB", maxRing>>10))
-	}
 	unlock, err := f.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	return f.saveLocked(ctx, data, rev)
+}
 
+// turn waits until no other writes. Until done is called save is Save, and meets
+// a conflict only with somebody who heeds no lock.
+func (f *File) turn(ctx context.Context) (save saver, done func(), err error) {
+	unlock, err := f.lock(ctx)
+	return f.saveLocked, unlock, err
+}
+
+// saveLocked is Save under the lock.
+func (f *File) saveLocked(ctx context.Context, data []byte, rev string) error {
 	_, stored, err := f.Load(ctx)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if stored != rev {
 		return f.failed("writing", ErrConflict)
+	}
+	if len(data) > maxRing {
+		return f.failed("writing", fmt.Errorf("it would be over %d KiB", maxRing>>10))
 	}
 	if err := f.removeTemporary(); err != nil {
 		return err
@@ -213,7 +233,7 @@ func writeNew(path string, data []byte) error {
 // another locks the new one.
 func (f *File) lock(ctx context.Context) (unlock func(), err error) {
 	lock := flock.New(f.path+".lock", flock.SetFlag(os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_CLOEXEC), flock.SetPermissions(0o600))
-	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
+	if err := f.wait(ctx, lock); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("%w: the broker's user must own it, and may write to its folder", err)
 		}
@@ -225,6 +245,40 @@ func (f *File) lock(ctx context.Context) (unlock func(), err error) {
 		_ = os.Chmod(lock.Path(), 0o600)
 	}
 	return func() { _ = lock.Unlock() }, nil
+}
+
+// wait takes a lock, or gives up when ctx ends. The system lets those in that wait
+// about in turn; of many that try again and again one can starve. But such a wait
+// cannot be called off: it is left behind, and gives the lock back once it has it.
+// There is one at a time, so a writer that hangs does not make them pile up.
+func (f *File) wait(ctx context.Context, lock *flock.Flock) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	select {
+	case f.waiting <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	locked := make(chan error)
+	go func() {
+		err := lock.Lock()
+		for errors.Is(err, syscall.EINTR) { // on some network file systems
+			err = lock.Lock()
+		}
+		<-f.waiting
+		select {
+		case locked <- err:
+		case <-ctx.Done():
+			_ = lock.Unlock()
+		}
+	}()
+	select {
+	case err := <-locked:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // temporary is a fixed name, so that a stale one is found.

@@ -3,14 +3,12 @@
 package keys
 
 import (
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -22,7 +20,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // State is where a key stands in its life.
@@ -56,8 +53,8 @@ func Algorithms() []string {
 type Key struct {
 	kid        string
 	thumbprint string
-	method     jwt.SigningMethod
-	private    crypto.Signer   // *rsa.PrivateKey or *ecdsa.PrivateKey, as golang-jwt wants
+	alg        string
+	signer     crypto.Signer   // held, when the private key is not in this process
 	jwk        json.RawMessage // public, under kid
 	state      State
 	created    time.Time
@@ -69,7 +66,7 @@ type Key struct {
 func (k *Key) ID() string { return k.kid }
 
 // Algorithm returns the JWS algorithm that the key signs with.
-func (k *Key) Algorithm() string { return k.method.Alg() }
+func (k *Key) Algorithm() string { return k.alg }
 
 // Thumbprint returns the RFC 7638 SHA-256 thumbprint in base64url.
 func (k *Key) Thumbprint() string { return k.thumbprint }
@@ -100,29 +97,11 @@ func (k *Key) JWKAs(kid string) json.RawMessage {
 }
 
 func (k *Key) publicAs(kid string) json.RawMessage {
-	out, err := jose.JSONWebKey{Key: k.private.Public(), KeyID: kid, Algorithm: k.Algorithm(), Use: "sig"}.MarshalJSON()
+	out, err := jose.JSONWebKey{Key: k.signer.Public(), KeyID: kid, Algorithm: k.Algorithm(), Use: "sig"}.MarshalJSON()
 	if err != nil {
 		panic("marshalling a checked public key: " + err.Error())
 	}
 	return out
-}
-
-// Sign returns the compact JWS over claims. It adds alg, which follows from the
-// key (RFC 8725 section 3.1), to header.
-func (k *Key) Sign(ctx context.Context, header, claims map[string]any) (string, error) {
-	if err := ctx.Err(); err != nil {
-		return "", fmt.Errorf("signing with key %q: %w", k.kid, err)
-	}
-	token := jwt.Token{Header: make(map[string]any, len(header)+1), Claims: jwt.MapClaims(claims), Method: k.method}
-	for name, value := range header {
-		token.Header[name] = value
-	}
-	token.Header["alg"] = k.method.Alg()
-	signed, err := token.SignedString(k.private)
-	if err != nil {
-		return "", fmt.Errorf("signing with key %q: %w", k.kid, err)
-	}
-	return signed, nil
 }
 
 // with returns a copy of k with a change made.
@@ -132,70 +111,39 @@ func (k *Key) with(change func(*Key)) *Key {
 	return &changed
 }
 
-// generate makes a key for a JWS algorithm. An empty kid means the thumbprint.
-func generate(algorithm, kid string) (*Key, error) {
-	var private crypto.Signer
-	var err error
+// newSigner makes a key pair for a JWS algorithm.
+func newSigner(algorithm string) (crypto.Signer, error) {
 	switch algorithm {
 	case "RS256", "RS384", "RS512":
-		private, err = rsa.GenerateKey(rand.Reader, minRSABits)
+		return rsa.GenerateKey(rand.Reader, minRSABits)
 	case "ES256":
-		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case "ES384":
-		private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case "ES512":
-		private, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	default:
-		return nil, fmt.Errorf("unknown algorithm %q: one of %s", algorithm, strings.Join(Algorithms(), ", "))
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("generating an %s key: %w", algorithm, err)
-	}
-	return newKey(private, algorithm, kid)
+	return nil, fmt.Errorf("unknown algorithm %q: one of %s", algorithm, strings.Join(Algorithms(), ", "))
 }
 
-// newKey checks a private key and binds it to an algorithm. An empty algorithm
-// means the one that the key implies, RS256 for RSA; an empty kid the
-// thumbprint.
-func newKey(private any, algorithm, kid string) (*Key, error) {
-	k := &Key{kid: kid}
-	var implied string
-	switch private := private.(type) {
-	case *rsa.PrivateKey:
-		if bits := private.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return nil, fmt.Errorf("RSA key of %d bits: %d to %d are accepted", bits, minRSABits, maxRSABits)
-		}
-		if private.E != 65537 {
-			return nil, fmt.Errorf("RSA key with public exponent %d: only 65537 is accepted", private.E)
-		}
-		implied, k.private = "RS256", private
-	case *ecdsa.PrivateKey:
-		switch private.Curve {
-		case elliptic.P256():
-			implied = "ES256"
-		case elliptic.P384():
-			implied = "ES384"
-		case elliptic.P521():
-			implied = "ES512"
-		default:
-			return nil, fmt.Errorf("EC key on curve %s: P-256, P-384 and P-521 are accepted", private.Curve.Params().Name)
-		}
-		k.private = private
-	default:
-		return nil, errors.New("neither an RSA nor an EC key: Okta takes no other for private_key_jwt")
+// newKey checks a key and binds it to an algorithm. An empty algorithm means the
+// one that the key implies, RS256 for RSA; an empty kid the thumbprint.
+func newKey(signer crypto.Signer, algorithm, kid string) (*Key, error) {
+	implied, err := impliedAlgorithm(signer.Public())
+	if err != nil {
+		return nil, err
 	}
-
 	if algorithm == "" {
 		algorithm = implied
 	}
 	if algorithm != implied && (implied != "RS256" || !strings.HasPrefix(algorithm, "RS")) {
 		return nil, fmt.Errorf("algorithm %q does not fit the key, which signs with %s", algorithm, implied)
 	}
-	if k.method = jwt.GetSigningMethod(algorithm); k.method == nil {
+	if !slices.Contains(Algorithms(), algorithm) {
 		return nil, fmt.Errorf("unknown algorithm %q", algorithm)
 	}
-
-	sum, err := (&jose.JSONWebKey{Key: k.private.Public()}).Thumbprint(crypto.SHA256)
+	k := &Key{kid: kid, alg: algorithm, signer: signer}
+	sum, err := (&jose.JSONWebKey{Key: signer.Public()}).Thumbprint(crypto.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("computing the thumbprint: %w", err)
 	}
@@ -208,6 +156,32 @@ func newKey(private any, algorithm, kid string) (*Key, error) {
 	}
 	k.jwk = k.publicAs(k.kid)
 	return k, nil
+}
+
+// impliedAlgorithm returns the algorithm of a public key, of several the usual
+// one. It refuses keys that Okta does not take, and weak ones.
+func impliedAlgorithm(public crypto.PublicKey) (string, error) {
+	switch public := public.(type) {
+	case *rsa.PublicKey:
+		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return "", fmt.Errorf("RSA key of %d bits: %d to %d are accepted", bits, minRSABits, maxRSABits)
+		}
+		if public.E != 65537 {
+			return "", fmt.Errorf("RSA key with public exponent %d: only 65537 is accepted", public.E)
+		}
+		return "RS256", nil
+	case *ecdsa.PublicKey:
+		switch public.Curve {
+		case elliptic.P256():
+			return "ES256", nil
+		case elliptic.P384():
+			return "ES384", nil
+		case elliptic.P521():
+			return "ES512", nil
+		}
+		return "", fmt.Errorf("EC key on curve %s: P-256, P-384 and P-521 are accepted", public.Curve.Params().Name)
+	}
+	return "", errors.New("neither an RSA nor an EC key: Okta takes no other for private_key_jwt")
 }
 
 // CheckKid refuses what cannot be a kid: empty, over 2 KiB, not UTF-8, or with
@@ -224,19 +198,6 @@ func CheckKid(kid string) error {
 		return errors.New("kid has control characters")
 	}
 	return nil
-}
-
-// parsePrivate reads the DER of a PEM block by its type.
-func parsePrivate(blockType string, der []byte) (any, error) {
-	switch blockType {
-	case "PRIVATE KEY":
-		return x509.ParsePKCS8PrivateKey(der)
-	case "RSA PRIVATE KEY":
-		return x509.ParsePKCS1PrivateKey(der)
-	case "EC PRIVATE KEY":
-		return x509.ParseECPrivateKey(der)
-	}
-	return nil, fmt.Errorf("a block of type %q is not a private key", blockType)
 }
 
 // fingerprint identifies the content of a store.

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -22,12 +23,14 @@ const (
 	metadataPrefix = metadataName + ":"
 	beginMark      = "-----BEGIN"
 	endMark        = "-----END"
+	publicBlock    = "PUBLIC KEY"
 )
 
 // parseRing reads a ring, active key first. It is strict: Go's pem.Decode
 // skips a damaged block, and skipping the first would let a retired key sign.
-// kid names the first key if that one carries no metadata.
-func parseRing(data []byte, kid string) ([]*Key, error) {
+// kid names the first key if that one carries no metadata. open gives the signer
+// of a public key whose private half is elsewhere; nil: none is.
+func parseRing(data []byte, kid string, open opener) ([]*Key, error) {
 	if len(data) > maxRing {
 		return nil, fmt.Errorf("it is over %d KiB", maxRing>>10)
 	}
@@ -44,7 +47,7 @@ func parseRing(data []byte, kid string) ([]*Key, error) {
 
 	var ring []*Key
 	for _, s := range sections {
-		k, err := s.key(len(ring) == 0, kid)
+		k, err := s.key(len(ring) == 0, kid, open)
 		if err != nil {
 			return nil, fmt.Errorf("the PEM block at line %d: %w", s.line, err)
 		}
@@ -66,6 +69,9 @@ func parseRing(data []byte, kid string) ([]*Key, error) {
 	}
 	return ring, nil
 }
+
+// opener finds the signer of a public key.
+type opener func(crypto.PublicKey) (crypto.Signer, error)
 
 // section is a PEM block with the explanatory text in front of it.
 type section struct {
@@ -102,7 +108,7 @@ func splitBlocks(data []byte) (sections []section, tail []byte) {
 
 // key reads the section. It returns nil for a block that openssl puts in front
 // of an EC key.
-func (s section) key(first bool, kid string) (*Key, error) {
+func (s section) key(first bool, kid string, open opener) (*Key, error) {
 	meta, err := readMetadata(s.text)
 	if err != nil {
 		return nil, err
@@ -120,15 +126,15 @@ func (s section) key(first bool, kid string) (*Key, error) {
 	case block.Type == "ENCRYPTED PRIVATE KEY", block.Headers["DEK-Info"] != "", block.Headers["Proc-Type"] != "":
 		return nil, errors.New("the key is encrypted: decrypt it with openssl pkey -in OLD -out NEW")
 	}
-	private, err := parsePrivate(block.Type, block.Bytes)
+	signer, err := parseSigner(block.Type, block.Bytes, open)
 	if err != nil {
 		return nil, err
 	}
 
 	if meta == nil {
-		return plainKey(private, first, kid)
+		return plainKey(signer, first, kid)
 	}
-	k, err := newKey(private, meta.alg, meta.kid)
+	k, err := newKey(signer, meta.alg, meta.kid)
 	if err != nil {
 		return nil, err
 	}
@@ -142,13 +148,46 @@ func (s section) key(first bool, kid string) (*Key, error) {
 	return k, nil
 }
 
+// parseSigner reads the DER of a PEM block by its type.
+func parseSigner(blockType string, der []byte, open opener) (crypto.Signer, error) {
+	var private any
+	var err error
+	switch blockType {
+	case "PRIVATE KEY":
+		private, err = x509.ParsePKCS8PrivateKey(der)
+	case "RSA PRIVATE KEY":
+		private, err = x509.ParsePKCS1PrivateKey(der)
+	case "EC PRIVATE KEY":
+		private, err = x509.ParseECPrivateKey(der)
+	case publicBlock:
+		if open == nil {
+			return nil, errors.New("it is a public key: the private one is needed")
+		}
+		public, err := x509.ParsePKIXPublicKey(der)
+		if err != nil {
+			return nil, err
+		}
+		return open(public)
+	default:
+		return nil, fmt.Errorf("a block of type %q is not a private key", blockType)
+	}
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := private.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("neither an RSA nor an EC key: Okta takes no other for private_key_jwt")
+	}
+	return signer, nil
+}
+
 // plainKey takes a block without metadata, as openssl or the Flask server
 // wrote it.
-func plainKey(private any, first bool, kid string) (*Key, error) {
+func plainKey(signer crypto.Signer, first bool, kid string) (*Key, error) {
 	if !first {
 		kid = ""
 	}
-	k, err := newKey(private, "", kid)
+	k, err := newKey(signer, "", kid)
 	if err != nil {
 		return nil, err
 	}
@@ -267,19 +306,38 @@ func escapeKid(kid string) string {
 func formatRing(ring []*Key) ([]byte, error) {
 	var out bytes.Buffer
 	for _, k := range ring {
-		der, err := x509.MarshalPKCS8PrivateKey(k.private)
+		blockType, der, err := k.der()
 		if err != nil {
 			return nil, fmt.Errorf("encoding key %q: %w", k.kid, err)
 		}
 		fmt.Fprintf(&out, "%s state=%s kid=%s thumbprint=%s alg=%s created=%s activated=%s proven=%s\n",
 			metadataPrefix, k.state, escapeKid(k.kid), k.thumbprint, k.Algorithm(),
 			writeTime(k.created), writeTime(k.activated), writeTime(k.proven))
-		if err := pem.Encode(&out, &pem.Block{Type: "PRIVATE KEY", Bytes: der}); err != nil {
+		if err := pem.Encode(&out, &pem.Block{Type: blockType, Bytes: der}); err != nil {
 			return nil, fmt.Errorf("encoding key %q: %w", k.kid, err)
 		}
 	}
-	if _, err := parseRing(out.Bytes(), ""); err != nil {
+	inHand := func(public crypto.PublicKey) (crypto.Signer, error) {
+		for _, k := range ring {
+			if same, ok := k.signer.Public().(interface{ Equal(crypto.PublicKey) bool }); ok && same.Equal(public) {
+				return k.signer, nil
+			}
+		}
+		return nil, errors.New("another public key than was written")
+	}
+	if _, err := parseRing(out.Bytes(), "", inHand); err != nil {
 		return nil, fmt.Errorf("the ring could not be read again: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+// der returns what is stored of the key: its private half, unless that is
+// elsewhere.
+func (k *Key) der() (blockType string, der []byte, err error) {
+	if _, elsewhere := k.signer.(*held); elsewhere {
+		der, err = x509.MarshalPKIXPublicKey(k.signer.Public())
+		return publicBlock, der, err
+	}
+	der, err = x509.MarshalPKCS8PrivateKey(k.signer)
+	return "PRIVATE KEY", der, err
 }

@@ -129,7 +129,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"encrypted the old way", encrypted, "encrypted: decrypt it with openssl pkey"},
 		{"a certificate", block("CERTIFICATE", make([]byte, 64)), `a block of type "CERTIFICATE" is not a private key`},
 		{"a certificate behind the key", one + block("CERTIFICATE", make([]byte, 64)), `a block of type "CERTIFICATE"`},
-		{"a public key", block("PUBLIC KEY", pub), `a block of type "PUBLIC KEY" is not a private key`},
+		{"a public key", block("PUBLIC KEY", pub), `it is a public key: the private one is needed`},
 		{"EC PARAMETERS alone", parameters(1, 3, 132, 0, 34), "holds no private key"},
 		{"an OpenSSH key", block("OPENSSH PRIVATE KEY", make([]byte, 64)), `"OPENSSH PRIVATE KEY"`},
 		{"not DER", block("PRIVATE KEY", []byte("secret")), "block at line 1"},

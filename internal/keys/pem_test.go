@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/asn1"
@@ -152,7 +153,7 @@ func TestFormatRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := parseRing(text, "")
+	back, err := parseRing(text, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,7 @@ func TestFormatRoundTrip(t *testing.T) {
 		t.Errorf("keys (-written +read):\n%s", diff)
 	}
 	for i, k := range back {
-		if private, ok := k.private.(*ecdsa.PrivateKey); !ok || !private.Equal(ecKey(i)) {
+		if private, ok := k.signer.(*ecdsa.PrivateKey); !ok || !private.Equal(ecKey(i)) {
 			t.Errorf("key %q came back as another", k.ID())
 		}
 	}
@@ -226,7 +227,7 @@ func TestOpensslShowsTheActiveKey(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := x509.MarshalPKIXPublicKey(active(t, ring).private.Public())
+			want, err := x509.MarshalPKIXPublicKey(active(t, ring).signer.Public())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -240,6 +241,8 @@ func TestOpensslShowsTheActiveKey(t *testing.T) {
 // FuzzParseRing reads data as a ring, and again with a metadata line that ends
 // in fields, which data that was made up has no chance to get right.
 func FuzzParseRing(f *testing.F) {
+	elsewhere := func(public crypto.PublicKey) (crypto.Signer, error) { return hold(opaque{public: public}, nil) }
+	f.Add(public(ecKey(1))+pkcs8(ecKey(0)), "k", "created=2026-01-02T03:04:05Z")
 	f.Add(ringText(f, "ANrR"), "", "")
 	f.Add(pkcs8(ecKey(0))+pkcs8(ecKey(1)), "mine", "created=2026-01-02T03:04:05Z")
 	f.Add(parameters(1, 3, 132, 0, 34)+sec1(p384Key()), "", "proven= \nMore text.")
@@ -249,7 +252,7 @@ func FuzzParseRing(f *testing.F) {
 	f.Add("Okta-Token-Broker: state=active kid=%ff thumbprint= alg=ES256\n-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", "\x00", "\nOkta-Token-Broker:")
 	f.Fuzz(func(t *testing.T, data, kid, fields string) {
 		for _, text := range []string{data, meta(t, ecKey(0), "active", kid, "ES256", fields) + pkcs8(ecKey(0)) + data} {
-			ring, err := parseRing([]byte(text), kid)
+			ring, err := parseRing([]byte(text), kid, elsewhere)
 			if err != nil {
 				continue
 			}
@@ -257,7 +260,7 @@ func FuzzParseRing(f *testing.F) {
 			if err != nil {
 				continue // percent codes make a kid longer than it was
 			}
-			back, err := parseRing(formatted, "")
+			back, err := parseRing(formatted, "", elsewhere)
 			if err != nil {
 				t.Fatalf("what was written cannot be read: %v", err)
 			}

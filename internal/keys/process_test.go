@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // jobVariable makes the test binary a process that works on a ring, instead of
@@ -193,8 +194,16 @@ func loop(ctx context.Context, j job) error {
 	}
 }
 
-// burst rotates as often as it is told, from when its input ends, and prints the
-// thumbprint of each key.
+// rotation is what a process reports of one: what it signs right behind it, and
+// what it publishes then.
+type rotation struct {
+	JWT    string
+	JWKS   json.RawMessage
+	Waited time.Duration
+}
+
+// burst rotates as often as it is told, from when its input ends, and reports
+// each rotation.
 func burst(ctx context.Context, j job) error {
 	ring, err := j.open(ctx)
 	if err != nil {
@@ -204,12 +213,21 @@ func burst(ctx context.Context, j job) error {
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return err
 	}
+	report := json.NewEncoder(os.Stdout)
 	for range j.Times {
+		start := time.Now()
 		k, err := ring.Rotate(ctx, "")
 		if err != nil {
 			return err
 		}
-		fmt.Println(k.Thumbprint())
+		waited := time.Since(start)
+		signed, err := k.Sign(ctx, map[string]any{"kid": k.ID()}, map[string]any{"iss": "me"})
+		if err != nil {
+			return err
+		}
+		if err := report.Encode(rotation{signed, ring.JWKS(), waited}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package keys
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,57 +28,56 @@ func wantProofs(tb testing.TB, ring *Ring, want map[string]time.Time) {
 	}
 }
 
-// TestProven plays what authorization servers answer; the ring is A0, R1, R2.
-func TestProven(t *testing.T) {
+// TestProve: letters as in ringText. "x" is a key that the ring does not hold.
+func TestProve(t *testing.T) {
+	now := time.Date(2026, 4, 5, 6, 7, 8, 999, time.FixedZone("", 3600))
+	proven := time.Date(2026, 4, 5, 5, 7, 8, 0, time.UTC)
 	tests := []struct {
-		name    string
-		answers string // CLIENT works with the key at INDEX, or is refused: "one=0 two=-"
-		want    string // kids
+		name, states string
+		prove        string // the places of the keys in the ring
+		want         map[string]time.Time
+		logged       int
 	}{
-		{"nothing heard", "", ""},
-		{"one client works", "one=0", "A0"},
-		{"one client is refused", "one=-", ""},
-		{"one client works with a retired key", "one=2", "R2"},
-		{"one client works with one, then the other", "one=2 one=0", "A0 R2"},
-		{"refused, then works", "one=- one=0", "A0"},
-		{"works, then refused", "one=0 one=-", "A0"},
-		{"a client that nobody asks for does not hold it up", "one=0", "A0"},
-		{"both work", "one=0 two=0", "A0"},
-		{"both work with a retired key", "two=1 one=1", "R1"},
-		{"each works with another key", "one=1 two=0 one=1", "R1"},
-		{"the second follows", "one=0 two=1 two=0", "A0"},
-		{"both move on", "one=1 two=1 one=0 two=0", "A0 R1"},
-		{"one moves on and goes back", "one=1 two=1 one=0 one=1", "R1"},
-		{"a refused client does not hold it up", "two=- one=0", "A0"},
-		{"a client refused later does not hold it up any more", "one=0 two=-", "A0"},
-		{"a client that worked with another key and is refused now", "two=1 one=0 two=-", "A0 R1"},
-		{"all refused", "one=- two=-", ""},
-		{"a refused client works again, with another key", "two=- two=1 one=0", "R1"},
+		{"none", "ANR", "", map[string]time.Time{}, 0},
+		{"the active one", "ANR", "0", map[string]time.Time{"A0": proven}, 1},
+		{"the next one", "ANR", "1", map[string]time.Time{"N1": proven}, 1},
+		{"a retired one", "ANRR", "3", map[string]time.Time{"R3": proven}, 1},
+		{"all", "ANR", "201", map[string]time.Time{"A0": proven, "N1": proven, "R2": proven}, 3},
+		{"one again and again", "ANR", "000", map[string]time.Time{"A0": proven}, 1},
+		{"one that is proven", "aNR", "0", map[string]time.Time{"a0": provenAt}, 0},
+		{"one that is not in the ring", "ANR", "x", map[string]time.Time{}, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			path := ringFile(t, ringText(t, "ARR"))
-			now := time.Date(2026, 4, 5, 6, 7, 8, 999, time.FixedZone("", 3600))
-			ring := open(t, path, Config{Now: func() time.Time { return now }})
-			for _, answer := range strings.Fields(tt.answers) {
-				client, key, _ := strings.Cut(answer, "=")
-				if key == "-" {
-					ring.Refused(client)
+			text := ringText(t, tt.states)
+			path := ringFile(t, text)
+			var log journal
+			changed := 0
+			cfg := Config{Now: (&clock{now}).Now, Log: log.log(), Changed: func(*Ring) { changed++ }}
+			ring := open(t, path, cfg)
+			for _, place := range tt.prove {
+				if place == 'x' {
+					ring.Prove(active(t, open(t, "", Config{Store: NewStatic(pkcs8(ecKey(maxKeys)))})))
 					continue
 				}
-				ring.Worked(client, ring.Keys()[key[0]-'0'])
+				ring.Prove(ring.Keys()[place-'0'])
 			}
-			if read(t, path) != ringText(t, "ARR") {
-				t.Error("an answer alone wrote the file")
+			wantProofs(t, ring, tt.want) // at once
+			if read(t, path) != text {
+				t.Error("proving wrote the file")
 			}
 			ring.Refresh(t.Context())
-			want := map[string]time.Time{}
-			for _, kid := range strings.Fields(tt.want) {
-				want[kid] = time.Date(2026, 4, 5, 5, 7, 8, 0, time.UTC)
+			wantProofs(t, ring, tt.want)
+			again := open(t, path, Config{})
+			wantProofs(t, again, tt.want) // survives a restart
+			wantKids(t, again, kids(ring.Keys())...)
+			if rewritten := read(t, path) != text; rewritten != (tt.logged > 0) {
+				t.Errorf("the file was written anew: %t", rewritten)
 			}
-			wantProofs(t, ring, want)
-			wantProofs(t, open(t, path, Config{}), want) // survives a restart
-			wantKids(t, open(t, path, Config{}), "A0", "R1", "R2")
+			log.wantCount(t, tt.logged, "key proven")
+			if changed > 0 {
+				t.Error("the ring says that it has other keys")
+			}
 		})
 	}
 }
@@ -88,25 +89,67 @@ func TestProofKeepsItsTime(t *testing.T) {
 	var log journal
 	cfg := Config{Now: now.Now, Log: log.log()}
 	ring := open(t, path, cfg)
+	k := active(t, ring)
 	for range 3 {
-		ring.Worked("one", active(t, ring))
+		ring.Prove(k)
 		now.now = now.now.Add(time.Hour)
-		ring.Worked("one", active(t, ring))
+		ring.Prove(k)
 		ring.Refresh(t.Context())
 	}
-	log.wantCount(t, 1, "key proven")
 	first := map[string]time.Time{"A0": time.Date(2026, 4, 5, 6, 7, 8, 0, time.UTC)}
 	wantProofs(t, ring, first)
 
 	stored := read(t, path)
 	again := open(t, path, cfg)
-	again.Worked("one", active(t, again))
+	again.Prove(active(t, again))
 	again.Refresh(t.Context())
 	wantProofs(t, again, first)
 	if read(t, path) != stored {
 		t.Error("a proof that is known was written again")
 	}
 	log.wantCount(t, 1, "key proven")
+}
+
+// TestProveWaitsForNoStore: a token that is there must not wait for a disk.
+func TestProveWaitsForNoStore(t *testing.T) {
+	path := ringFile(t, ringText(t, "A"))
+	store := &slowStore{Store: newFile(t, path, false), entered: make(chan struct{}), release: make(chan struct{})}
+	ring := open(t, path, Config{Store: store})
+	k := active(t, ring)
+	rotated := make(chan error, 1)
+	go func() {
+		_, err := ring.Rotate(t.Context(), "new")
+		rotated <- err
+	}()
+	inTime(t, func() { <-store.entered })
+	inTime(t, func() { ring.Prove(k) })
+	if got := provenKeys(ring); len(got) != 1 {
+		t.Errorf("proven keys: %v, want A0", got)
+	}
+	close(store.release)
+	ok(t, <-rotated)
+	// The rotation wrote what it had read before the proof.
+	if got := provenKeys(ring); len(got) != 1 {
+		t.Errorf("proven keys behind the rotation: %v, want A0", got)
+	}
+	ring.Refresh(t.Context())
+	wantKids(t, open(t, path, Config{}), "new", "A0")
+	if got := provenKeys(open(t, path, Config{})); len(got) != 1 {
+		t.Errorf("proven keys in the file: %v, want A0", got)
+	}
+}
+
+// slowStore waits with each Save until it is released.
+type slowStore struct {
+	Store
+	entered, release chan struct{}
+	once             sync.Once
+}
+
+func (s *slowStore) Save(ctx context.Context, data []byte, rev string) error {
+	s.once.Do(func() { close(s.entered) })
+	<-s.release
+	return s.Store.Save(ctx, data, rev)
 }
 
 // TestTwoProcessesProve: the time that was stored first stays.
@@ -117,7 +160,7 @@ func TestTwoProcessesProve(t *testing.T) {
 	var rings []*Ring
 	for range 2 {
 		ring := open(t, path, cfg)
-		ring.Worked("one", active(t, ring))
+		ring.Prove(active(t, ring))
 		rings = append(rings, ring)
 		now.now = now.now.Add(time.Hour)
 	}
@@ -127,14 +170,33 @@ func TestTwoProcessesProve(t *testing.T) {
 	}
 }
 
-func TestProofIsStoredByRotate(t *testing.T) {
-	path := ringFile(t, ringText(t, "A"))
+// TestProofIsStoredByTheNextChange: a broker that ends then has not lost it.
+func TestProofIsStoredByTheNextChange(t *testing.T) {
 	now := time.Date(2026, 4, 5, 6, 7, 8, 0, time.UTC)
-	ring := open(t, path, Config{Now: func() time.Time { return now }})
-	ring.Worked("one", active(t, ring))
-	rotate(t, ring, "new")
-	wantProofs(t, ring, map[string]time.Time{"A0": now})
-	wantProofs(t, open(t, path, Config{}), map[string]time.Time{"A0": now})
+	for name, change := range map[string]func(t *testing.T, ring *Ring) error{
+		"Rotate": func(t *testing.T, ring *Ring) error { _, err := ring.Rotate(t.Context(), ""); return err },
+		"Stage":  func(t *testing.T, ring *Ring) error { _, _, err := ring.Stage(t.Context(), ""); return err },
+		"Import": func(t *testing.T, ring *Ring) error {
+			_, err := ring.Import(t.Context(), []byte(pkcs8(p384Key())), "")
+			return err
+		},
+		"Activate": func(t *testing.T, ring *Ring) error { return ring.Activate(t.Context(), ring.Find("R1")) },
+		"Retire":   func(t *testing.T, ring *Ring) error { return ring.Retire(t.Context(), ring.Find("R1")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := ringFile(t, ringText(t, "AR"))
+			ring := open(t, path, Config{Now: func() time.Time { return now }})
+			ring.Prove(active(t, ring))
+			ok(t, change(t, ring))
+			wantProofs(t, ring, map[string]time.Time{"A0": now})
+			wantProofs(t, open(t, path, Config{}), map[string]time.Time{"A0": now})
+			stored := read(t, path)
+			ring.Refresh(t.Context())
+			if read(t, path) != stored {
+				t.Error("it was stored twice")
+			}
+		})
+	}
 }
 
 // TestProofSurvivesAnothersRotation: the key is proven here while another
@@ -144,7 +206,7 @@ func TestProofSurvivesAnothersRotation(t *testing.T) {
 	now := time.Date(2026, 4, 5, 6, 7, 8, 0, time.UTC)
 	here := open(t, path, Config{Now: func() time.Time { return now }})
 	there := open(t, path, Config{})
-	here.Worked("one", active(t, here))
+	here.Prove(active(t, here))
 	rotate(t, there, "new")
 	here.Refresh(t.Context())
 	there.Refresh(t.Context())
@@ -165,12 +227,12 @@ func TestProofOfAReadOnlyRing(t *testing.T) {
 	var log journal
 	ring := open(t, path, Config{Store: newFile(t, path, true), Now: func() time.Time { return now }, Log: log.log()})
 	want := map[string]time.Time{"R1": now}
-	ring.Worked("one", ring.Keys()[1])
+	ring.Prove(ring.Keys()[1])
 	for range 3 {
 		ring.Refresh(t.Context())
 		wantProofs(t, ring, want)
 	}
-	log.wantCount(t, 0, "known in memory only")
+	log.wantCount(t, 0, "level=ERROR")
 	if read(t, path) != text {
 		t.Error("the file was changed")
 	}
@@ -189,7 +251,7 @@ func TestProofOutlastsABadFile(t *testing.T) {
 	path := ringFile(t, ringText(t, "A"))
 	now := time.Date(2026, 4, 5, 6, 7, 8, 0, time.UTC)
 	ring := open(t, path, Config{Now: func() time.Time { return now }})
-	ring.Worked("one", active(t, ring))
+	ring.Prove(active(t, ring))
 	chmod(t, path, 0o644)
 	ring.Refresh(t.Context())
 	chmod(t, path, 0o600)

@@ -1,64 +1,49 @@
 package keys
 
 import (
-	"cmp"
 	"slices"
 	"sync"
 	"time"
 )
 
-// proofs remembers which keys the authorization servers took.
+// proofs remembers which keys are proven until that is stored, and for a ring that
+// cannot be written for ever.
 type proofs struct {
-	mu      sync.Mutex           // never held across I/O
-	worked  map[string]string    // by client: thumbprint of the key that its server took last, "" for none
+	mu      sync.Mutex           // held while the ring's contents are swapped, never across I/O
 	proven  map[string]time.Time // by thumbprint
 	unsaved int                  // proofs that are not in the store yet
 }
 
-func newProofs() proofs {
-	return proofs{worked: map[string]string{}, proven: map[string]time.Time{}}
+func newProofs() proofs { return proofs{proven: map[string]time.Time{}} }
+
+// Prove records that a token request under k works for every client of the ring
+// that works at all. It does no I/O: the next change or Refresh stores the time.
+func (r *Ring) Prove(k *Key) {
+	if r.proofs.add(r, k) {
+		r.cfg.Log.Info("key proven", "ring", r.cfg.Name, "kid", k.kid)
+	}
 }
 
-// Worked records that client's authorization server took an assertion under k.
-// Once that holds for every client that signs with the ring and works at all, k
-// is proven.
-// It does no I/O: the next Refresh stores the time.
-func (r *Ring) Worked(client string, k *Key) { r.heard(client, k.thumbprint) }
-
-// Refused records that client's authorization server took no key of the ring,
-// so that this client holds up no proof.
-func (r *Ring) Refused(client string) { r.heard(client, "") }
-
-func (r *Ring) heard(client, thumbprint string) {
-	p := &r.proofs
+// add puts a proof in force. It reports false when there is nothing to prove.
+func (p *proofs) add(r *Ring, k *Key) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.worked[client] = thumbprint
-	common := p.common()
-	if !p.proven[common].IsZero() {
-		return
+	have := r.current.Load()
+	if !slices.ContainsFunc(have.keys, func(have *Key) bool { return k.same(have) && !isProven(have) }) {
+		return false
 	}
-	for _, k := range r.current.Load().keys {
-		if k.thumbprint == common && !isProven(k) {
-			p.proven[common] = r.cfg.Now().Truncate(time.Second)
-			p.unsaved++
-			r.cfg.Log.Info("key proven", "ring", r.cfg.Name, "kid", k.kid)
-		}
-	}
+	p.proven[k.thumbprint] = r.now()
+	p.unsaved++
+	r.current.Store(&contents{p.overlaid(have.keys), have.rev})
+	return true
 }
 
-// common returns the thumbprint of the one key that works for each client that
-// works, "" when there is none. A client that nobody asks for must not hold up
-// the others, so one that was not heard of does not count.
-func (p *proofs) common() string {
-	common := ""
-	for _, thumbprint := range p.worked {
-		if thumbprint != "" && common != "" && thumbprint != common {
-			return ""
-		}
-		common = cmp.Or(common, thumbprint)
-	}
-	return common
+// swap puts other contents in force, and the proofs that were made since they
+// were read. It returns what was in force before.
+func (p *proofs) swap(r *Ring, next *contents) (before *contents) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return r.current.Swap(&contents{p.overlaid(next.keys), next.rev})
 }
 
 // pending returns how many proofs are to be stored.
@@ -79,6 +64,11 @@ func (p *proofs) stored(n int) {
 func (p *proofs) overlay(ring []*Key) []*Key {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.overlaid(ring)
+}
+
+// overlaid does that. The caller holds mu.
+func (p *proofs) overlaid(ring []*Key) []*Key {
 	overlaid := slices.Clone(ring)
 	for i, k := range ring {
 		if proven := p.proven[k.thumbprint]; k.proven.IsZero() && !proven.IsZero() {

@@ -148,7 +148,7 @@ func TestRingThatIsGone(t *testing.T) {
 func TestProofMeetsARingThatIsGone(t *testing.T) {
 	path := ringFile(t, ringText(t, "A"))
 	ring := open(t, path, Config{})
-	ring.Worked("one", active(t, ring))
+	ring.Prove(active(t, ring))
 	ok(t, os.Remove(path))
 	ring.Refresh(t.Context())
 	if _, err := os.Lstat(path); err == nil {
@@ -206,8 +206,7 @@ func TestReadersSeeWholeRings(t *testing.T) {
 						return
 					}
 				}
-				ring.Worked("one", ring.Candidates("")[0])
-				ring.Refused("one")
+				ring.Prove(ring.Candidates("")[0])
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -115,7 +116,7 @@ func (r *Ring) Active(ctx context.Context, kid string) (k *Key, made bool, err e
 			return nil, nil // another request or process was first
 		}
 		if fresh == nil {
-			if fresh, err = r.generate(kid); err != nil {
+			if fresh, err = r.generate(ctx, kid, Active); err != nil {
 				return nil, err
 			}
 		}
@@ -130,62 +131,6 @@ func (r *Ring) Active(ctx context.Context, kid string) (k *Key, made bool, err e
 		r.cfg.Log.Info("key made", "ring", r.cfg.Name, "kid", k.kid, "alg", k.Algorithm())
 	}
 	return k, made, nil
-}
-
-// Candidates returns the keys to sign with, at most two: the active one, and
-// the one that is most likely to be known to a server that has not heard of the
-// active one yet: the key with the thumbprint last, which it took the last time,
-// else the newest proven key, else the oldest.
-func (r *Ring) Candidates(last string) []*Key {
-	ring := r.current.Load().keys
-	if len(ring) == 0 {
-		return nil
-	}
-	if i := slices.IndexFunc(ring, func(k *Key) bool { return k.state == Retired && k.thumbprint == last }); i >= 0 {
-		return []*Key{ring[0], ring[i]}
-	}
-	if other := fallback(ring); other != nil {
-		return []*Key{ring[0], other}
-	}
-	return ring[:1:1]
-}
-
-// fallback returns the newest retired key that is proven, else the oldest.
-func fallback(ring []*Key) *Key {
-	if i := slices.IndexFunc(ring, func(k *Key) bool { return k.state == Retired && isProven(k) }); i >= 0 {
-		return ring[i]
-	}
-	if i := lastIndex(ring, func(k *Key) bool { return k.state == Retired }); i >= 0 {
-		return ring[i]
-	}
-	return nil
-}
-
-// Rotate makes a new active key, called kid or by its thumbprint, and retires
-// the old one. The ring keeps at most 8 keys: the oldest retired one that was
-// never proven goes first, the newest proven one stays. On an error the old key
-// goes on signing; only where the store failed after the new ring was in place
-// does the next Refresh take that one up.
-func (r *Ring) Rotate(ctx context.Context, kid string) (*Key, error) {
-	fresh, err := r.generate(kid)
-	if err != nil {
-		return nil, fmt.Errorf("rotating ring %s: %w", r.cfg.Name, err)
-	}
-	_, err = r.change(ctx, func(ring []*Key) ([]*Key, error) {
-		rotated := []*Key{fresh}
-		for _, k := range ring {
-			if k.state == Active {
-				k = k.with(func(k *Key) { k.state = Retired })
-			}
-			rotated = append(rotated, k)
-		}
-		return shed(rotated), nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("rotating ring %s: %w", r.cfg.Name, err)
-	}
-	r.cfg.Log.Info("key rotated", "ring", r.cfg.Name, "kid", fresh.kid, "alg", fresh.Algorithm())
-	return fresh, nil
 }
 
 // Watch takes up what others change in the store until ctx ends.
@@ -242,6 +187,9 @@ func (r *Ring) report(last *string, err error, doing, done string) {
 }
 
 func (r *Ring) reload(ctx context.Context) error {
+	// A store that hangs must not keep the ring from changing for ever.
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ring, rev, err := r.load(ctx)
@@ -258,8 +206,10 @@ func (r *Ring) reload(ctx context.Context) error {
 
 // take puts other contents in force. The caller holds mu.
 func (r *Ring) take(next *contents) {
-	before := r.current.Swap(next)
-	same := slices.EqualFunc(before.keys, next.keys, func(a, b *Key) bool { return a.thumbprint == b.thumbprint && a.kid == b.kid })
+	before := r.proofs.swap(r, next)
+	same := slices.EqualFunc(before.keys, next.keys, func(a, b *Key) bool {
+		return a.thumbprint == b.thumbprint && a.kid == b.kid && a.state == b.state
+	})
 	if !same && r.cfg.Changed != nil {
 		r.cfg.Changed(r)
 	}
@@ -278,11 +228,29 @@ func (r *Ring) load(ctx context.Context) ([]*Key, string, error) {
 	if have := r.current.Load(); rev == have.rev {
 		return r.proofs.overlay(have.keys), rev, nil
 	}
-	ring, err := parseRing(data, r.cfg.Kid)
+	ring, err := parseRing(data, r.cfg.Kid, r.opener(ctx))
 	if err != nil {
 		return nil, "", fmt.Errorf("reading key ring %v: %w", r.cfg.Store, err)
 	}
 	return r.proofs.overlay(ring), rev, nil
+}
+
+// opener is nil for a store that holds the private keys itself.
+func (r *Ring) opener(ctx context.Context) opener {
+	holder, ok := r.cfg.Store.(Holder)
+	if !ok {
+		return nil
+	}
+	return func(public crypto.PublicKey) (crypto.Signer, error) { return hold(holder.Open(ctx, public)) }
+}
+
+// saver is what Store.Save is.
+type saver func(ctx context.Context, data []byte, rev string) error
+
+// queue is a Store in which a writer can wait for its turn. Without that, one of
+// many writers could come second every time.
+type queue interface {
+	turn(ctx context.Context) (save saver, done func(), err error)
 }
 
 // change reads the ring, changes it and stores it, again from the start when
@@ -294,70 +262,52 @@ func (r *Ring) change(ctx context.Context, to func([]*Key) ([]*Key, error)) ([]*
 	defer cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	save := r.cfg.Store.Save
+	store, queues := r.cfg.Store.(queue)
 	for {
-		ring, rev, err := r.load(ctx)
-		if err != nil {
-			return nil, err
+		ring, err := r.tryChange(ctx, to, save)
+		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+			return ring, err
 		}
-		if rev == "" {
-			ring = r.proofs.overlay(r.current.Load().keys)
+		if queues {
+			queues = false // once
+			turn, done, err := store.turn(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer done()
+			save = turn
 		}
-		changed, err := to(ring)
-		if err != nil {
-			return nil, err
-		}
-		if changed == nil {
-			r.take(&contents{ring, rev})
-			return ring, nil
-		}
-		data, err := formatRing(changed)
-		if err != nil {
-			return nil, err
-		}
-		if fingerprint(data) != rev {
-			err = r.cfg.Store.Save(ctx, data, rev)
-		}
-		if errors.Is(err, ErrConflict) && ctx.Err() == nil {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		// The revision is the store's to give: the next look reads it.
-		r.take(&contents{keys: changed})
-		return changed, nil
 	}
 }
 
-func (r *Ring) generate(kid string) (*Key, error) {
-	k, err := generate(r.cfg.Algorithm, kid)
+// tryChange is change, once. The caller holds mu.
+func (r *Ring) tryChange(ctx context.Context, to func([]*Key) ([]*Key, error), save saver) ([]*Key, error) {
+	ring, rev, err := r.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	now := r.cfg.Now().Truncate(time.Second)
-	return k.with(func(k *Key) { k.state, k.created, k.activated = Active, now, now }), nil
-}
-
-// shed drops keys until the ring is within its bound.
-func shed(ring []*Key) []*Key {
-	for len(ring) > maxKeys {
-		drop := lastIndex(ring, func(k *Key) bool { return k.state == Retired && !isProven(k) })
-		if drop < 0 {
-			drop = lastIndex(ring, func(k *Key) bool { return k.state == Retired })
-		}
-		if drop < 0 {
-			drop = len(ring) - 1
-		}
-		ring = slices.Delete(ring, drop, drop+1)
+	if rev == "" {
+		ring = r.proofs.overlay(r.current.Load().keys)
 	}
-	return ring
-}
-
-func lastIndex(ring []*Key, match func(*Key) bool) int {
-	for i, k := range slices.Backward(ring) {
-		if match(k) {
-			return i
+	changed, err := to(ring)
+	if err != nil {
+		return nil, err
+	}
+	if changed == nil {
+		r.take(&contents{ring, rev})
+		return ring, nil
+	}
+	data, err := formatRing(changed)
+	if err != nil {
+		return nil, err
+	}
+	if fingerprint(data) != rev {
+		if err := save(ctx, data, rev); err != nil {
+			return nil, err
 		}
 	}
-	return -1
+	// The revision is the store's to give: the next look reads it.
+	r.take(&contents{keys: changed})
+	return changed, nil
 }

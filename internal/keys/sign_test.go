@@ -122,7 +122,7 @@ func TestJWK(t *testing.T) {
 				var key jose.JSONWebKey
 				ok(t, json.Unmarshal(raw, &key))
 				public, isPublic := key.Key.(interface{ Equal(crypto.PublicKey) bool })
-				if !isPublic || !public.Equal(k.private.Public()) {
+				if !isPublic || !public.Equal(k.signer.Public()) {
 					t.Error("it is the public half of another key")
 				}
 			}

@@ -3,9 +3,11 @@ package keys
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,6 +105,39 @@ func TestSaveWaitsForTheLock(t *testing.T) {
 	ok(t, lock.Unlock())
 	ok(t, <-saved)
 	if text, _ := load(t, file); text != "new" {
+		t.Errorf("the file holds %q", text)
+	}
+}
+
+// TestWaitThatIsGivenUp: what waits for the lock cannot be called off. It must
+// not pile up while a writer hangs, nor keep the lock that it gets in the end.
+func TestWaitThatIsGivenUp(t *testing.T) {
+	path := ringFile(t, "old")
+	file := newFile(t, path, false)
+	_, rev := load(t, file)
+	lock := flock.New(path + ".lock")
+	ok(t, lock.Lock())
+	before := runtime.NumGoroutine()
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		if err := file.Save(ctx, []byte("late"), rev); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, want the context's error", err)
+		}
+		cancel()
+	}
+	if left := runtime.NumGoroutine() - before; left > 1 {
+		t.Errorf("%d goroutines wait for the lock, want one", left)
+	}
+	ok(t, lock.Unlock())
+	inTime(t, func() {
+		for i, file := range []*File{file, newFile(t, path, false), file} {
+			_, rev := load(t, file)
+			if err := file.Save(t.Context(), fmt.Append(nil, "new ", i), rev); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if text, _ := load(t, file); text != "new 2" {
 		t.Errorf("the file holds %q", text)
 	}
 }
