@@ -66,10 +66,18 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// send sends a request once and reads the answer, a bounded part of it. It does
-// not send one that a 429 forbids, wherever that came from since the exchange
-// began.
+// send sends a request to an authorization server's endpoint. It does not send one
+// that a 429 forbids, wherever that came from since the exchange began.
 func (c *checker) send(req *http.Request) (*http.Response, []byte, *failure) {
+	if fail := c.server.gate.limit(c.server.now()); fail != nil {
+		return nil, nil, fail
+	}
+	return c.roundTrip(req, maxAnswer)
+}
+
+// roundTrip sends a request once and reads the answer, of which it returns no more
+// than one byte over most.
+func (c *checker) roundTrip(req *http.Request, most int64) (*http.Response, []byte, *failure) {
 	req = req.Clone(req.Context())
 	// Without GetBody net/http cannot send the assertion a second time over a
 	// new connection.
@@ -78,16 +86,13 @@ func (c *checker) send(req *http.Request) (*http.Response, []byte, *failure) {
 	req.Header.Set("Accept-Encoding", "identity") // a token is small, a bomb is not
 	req.Header.Set("User-Agent", "okta-token-broker")
 	sent := c.server.now()
-	if fail := c.server.gate.limit(sent); fail != nil {
-		return nil, nil, fail
-	}
 	resp, err := c.server.transport.RoundTrip(req)
 	if err != nil {
 		return nil, nil, c.transportFailure(err)
 	}
 	defer resp.Body.Close()
 	c.server.observe(resp.Header, sent, c.server.now())
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return nil, nil, c.transportFailure(err)
 	}

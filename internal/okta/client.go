@@ -30,6 +30,8 @@ type ClientConfig struct {
 	ID     string
 	Server *Server
 	Ring   *keys.Ring
+	// Scopes are those that Prove asks for.
+	Scopes oauth.Scopes
 	// AudienceIssuer makes the issuer the assertion's audience, as RFC 10070
 	// asks, instead of the endpoint, as Okta does.
 	AudienceIssuer bool
@@ -53,23 +55,31 @@ func NewClient(cfg ClientConfig) *Client {
 }
 
 // do sends what attempt sends, each time with a fresh assertion. It signs with
-// the ring's active key, tries again where that can help, and falls back to one
-// other key when the server does not know the active one. While the server limits
-// us or is down it sends nothing. The error is an *oauth.Error.
-func (c *Client) do(caller context.Context, attempt func(context.Context, *keys.Key) *failure) error {
-	ctx, cancel := context.WithTimeout(caller, exchangeTimeout)
-	defer cancel()
-	server, ring := c.cfg.Server, c.cfg.Ring
-	if _, _, err := ring.Active(ctx, ""); err != nil {
+// the ring's key that the server is most likely to know, tries again where that can
+// help, and falls back to one other key when the server does not know the first.
+func (c *Client) do(ctx context.Context, attempt attempt) error {
+	ring := c.cfg.Ring
+	active, _, err := ring.Active(ctx, "")
+	if err != nil {
 		return &oauth.Error{Class: oauth.Internal, Description: "the signing key is not available: the broker's log has the reason", Err: err}
 	}
 	last, _ := c.last.Load().(string)
-	candidates := ring.Candidates(last)
-	active := candidates[0]
+	return c.signedBy(ctx, active, ring.Candidates(last), attempt)
+}
 
+// An attempt is one request, with an assertion that the key signs.
+type attempt func(context.Context, *keys.Key) *failure
+
+// signedBy makes attempts with the candidates, one after the other. While the
+// server limits us or is down it sends nothing. The error is an *oauth.Error, with
+// advice about the key that matters.
+func (c *Client) signedBy(caller context.Context, matters *keys.Key, candidates []*keys.Key, attempt attempt) error {
+	ctx, cancel := context.WithTimeout(caller, exchangeTimeout)
+	defer cancel()
+	server := c.cfg.Server
 	pass, closed := server.gate.enter(server.now())
 	if closed != nil {
-		return c.explain(closed, active)
+		return c.explain(closed, matters)
 	}
 	defer server.gate.release(pass) // also after a panic
 	fail := c.correct(ctx, candidates, attempt)
@@ -80,14 +90,11 @@ func (c *Client) do(caller context.Context, attempt func(context.Context, *keys.
 	if fail == nil {
 		return nil
 	}
-	if fail.refusesKeys() {
-		ring.Refused(c.cfg.Name)
-	}
-	return c.explain(fail, active)
+	return c.explain(fail, matters)
 }
 
 // correct makes attempts until one succeeds or nothing helps.
-func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt func(context.Context, *keys.Key) *failure) *failure {
+func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt attempt) *failure {
 	server := c.cfg.Server
 	var done corrections
 	for posts := 1; ; posts++ {

@@ -21,13 +21,33 @@ const assertionTypeJWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token, error) {
 	var token oauth.Token
 	err := c.do(ctx, func(ctx context.Context, key *keys.Key) (fail *failure) {
-		token, fail = c.buy(ctx, key, scopes)
+		if token, fail = c.buy(ctx, key, scopes); fail == nil {
+			c.last.Store(key.Thumbprint())
+		}
 		return fail
 	})
 	if err != nil {
 		return oauth.Token{}, err
 	}
 	return token, nil
+}
+
+// Prove asks for a token with the client's scopes under one key of the ring, whatever
+// its state, and forgets the token. It shows that the server knows the key. The
+// error is an *oauth.Error; that the server said no is of the class Refused,
+// InvalidScope or BadAnswer, that it said nothing Unavailable or TimedOut.
+func (c *Client) Prove(ctx context.Context, key *keys.Key) error {
+	return c.signedBy(ctx, key, []*keys.Key{key}, func(ctx context.Context, key *keys.Key) *failure {
+		_, fail := c.buy(ctx, key, c.cfg.Scopes)
+		return fail
+	})
+}
+
+// Works reports whether the server took the key the last time that the client
+// asked for a token.
+func (c *Client) Works(key *keys.Key) bool {
+	last, _ := c.last.Load().(string)
+	return last == key.Thumbprint()
 }
 
 // buy makes one assertion and one POST to the token endpoint.
@@ -59,8 +79,6 @@ func (c *Client) buy(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (o
 		}
 		return oauth.Token{}, made.heed(server, fail)
 	}
-	c.last.Store(key.Thumbprint())
-	c.cfg.Ring.Worked(c.cfg.Name, key)
 	return oauth.Token{
 		Access:  secret.New(token.AccessToken),
 		Type:    token.TokenType,

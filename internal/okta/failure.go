@@ -34,6 +34,7 @@ const (
 	abandoned               // whoever asked has left
 	signing                 // there was no assertion to send
 	held                    // the gate was closed
+	noToken                 // the client that a call is made for has no token
 )
 
 // failure is what became of an attempt. Its texts are safe for a log.
@@ -176,24 +177,37 @@ func (c *checker) unusable(resp *http.Response, err error) *failure {
 	return &failure{kind: badAnswer, status: min(max(resp.StatusCode, 100), 599), requestID: c.requestID(resp.Header), err: err}
 }
 
-// refusal reads an answer that is an error.
+// refusal reads an error of an authorization server's endpoint.
 func (c *checker) refusal(resp *http.Response, body []byte) *failure {
+	fail := c.words(resp, body)
+	fail.row = meaning(c.server.rows(), fail)
+	return fail
+}
+
+// words reads an answer that is an error.
+func (c *checker) words(resp *http.Response, body []byte) *failure {
 	fail := &failure{kind: refused, status: resp.StatusCode, requestID: c.requestID(resp.Header)}
 	var words struct {
 		Error        string `json:"error"`
 		Description  string `json:"error_description"`
 		ErrorCode    string `json:"errorCode"` // Okta's management form
 		ErrorSummary string `json:"errorSummary"`
+		ErrorCauses  []struct {
+			ErrorSummary string `json:"errorSummary"`
+		} `json:"errorCauses"`
 	}
 	if json.Unmarshal(body, &words) == nil {
 		fail.code, fail.description = words.Error, words.Description
 		if fail.code == "" {
-			fail.code, fail.description = words.ErrorCode, words.ErrorSummary
+			said := []string{words.ErrorSummary}
+			for _, cause := range words.ErrorCauses {
+				said = append(said, cause.ErrorSummary)
+			}
+			fail.code, fail.description = words.ErrorCode, strings.Join(said, "; ")
 		}
 	}
 	fail.code = c.identifier(fail.code)
 	fail.description = c.clean(fail.description)
-	fail.row = c.server.rowFor(fail)
 	if resp.StatusCode == http.StatusTooManyRequests {
 		fail.retryAfter = untilReset(resp.Header)
 	}
@@ -249,9 +263,11 @@ func (c *checker) requestID(header http.Header) string {
 // holdsSecret reports whether a word is, or holds, a piece of what was sent or of
 // any other JWT, whatever is glued to it.
 func (c *checker) holdsSecret(word string) bool {
-	if strings.Contains(word, "eyJ") { // {" in base64url: how a JWT begins
-		return true
-	}
+	return strings.Contains(word, "eyJ") || c.echoes(word) // {" in base64url: how a JWT begins
+}
+
+// echoes reports whether a word is, or holds, a piece of what was sent.
+func (c *checker) echoes(word string) bool {
 	for i := leastSecret; i <= len(word); i++ {
 		piece := word[i-leastSecret : i]
 		if slices.ContainsFunc(c.secrets, func(secret string) bool { return strings.Contains(secret, piece) }) {

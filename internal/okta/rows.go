@@ -16,7 +16,8 @@ type row struct {
 	class  oauth.Class
 	reach  oauth.Reach
 	// advice says what is wrong and what to do. It may hold {client}, {id},
-	// {ring}, {kid}, {issuer}, {org}, {endpoint} and {audience}.
+	// {ring}, {kid}, {issuer}, {org}, {endpoint} and {audience}; that of the key API
+	// has its own.
 	advice string
 }
 
@@ -162,8 +163,8 @@ func (s *Server) rows() []row {
 	return otherRows()
 }
 
-// rowFor finds how a refusal is dealt with.
-func (s *Server) rowFor(f *failure) row {
-	all := s.rows()
-	return all[slices.IndexFunc(all, func(r row) bool { return r.matches(f) })]
+// meaning finds how a refusal is dealt with, in rows of which the last one matches
+// everything.
+func meaning(rows []row, f *failure) row {
+	return rows[slices.IndexFunc(rows, func(r row) bool { return r.matches(f) })]
 }

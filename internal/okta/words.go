@@ -74,18 +74,6 @@ func (done *corrections) choose(f *failure, hasOther bool) correction {
 	return fix
 }
 
-// refusesKeys reports whether the server said that no key of ours will do for the
-// client, or may have meant that.
-func (f *failure) refusesKeys() bool {
-	switch f.row.fix {
-	case otherKey, noKeyWill:
-		return true
-	case byState:
-		return f.refusesClient()
-	}
-	return false
-}
-
 // fixByState is for servers that say a bare invalid_client for every cause.
 func (f *failure) fixByState(clockDone bool) correction {
 	switch {
@@ -120,24 +108,16 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 		if errors.Is(f.err, context.DeadlineExceeded) {
 			e.Class, e.Description = oauth.TimedOut, "the time was up before the broker had signed an assertion: ask again"
 		}
-	case badAnswer:
-		e.Class, e.Err = oauth.BadAnswer, nil
-		e.Description = fmt.Sprintf("%s gave an answer that is not usable: %v; check %s, and that no proxy answers in its place", who, f.err, setting)
-	case abandoned:
-		e.Class, e.Description = oauth.TimedOut, "the request ended before "+who+" answered"
-	case tooSlow:
-		e.Class, e.Description = oauth.TimedOut, who+" did not answer in time: ask again; if this goes on, check the network and HTTPS_PROXY"
-	case untrusted:
-		e.Class, e.Description = oauth.Unavailable, "the TLS connection to "+who+" is not to be trusted: check the certificate, and clients."+c.cfg.Name+".ca_file for a private CA"
-	case unreachable:
-		e.Class, e.Description = oauth.Unavailable, who+" cannot be reached: check "+setting+", the network, DNS and HTTPS_PROXY"
-	case broken:
-		e.Class, e.Description = oauth.Unavailable, "the connection to "+who+" broke: ask again; if this goes on, check the network and HTTPS_PROXY"
 	case refused:
 		e.Class, e.Description = f.row.class, c.fill(f, active)
 		if offset := server.clock.uncorrected(); offset != 0 && f.mayBeClock() {
 			e.Description += fmt.Sprintf("; the server's clock and the broker's differ by %v, which is too much to correct: synchronise the broker's", offset)
 		}
+	default:
+		e.Class, e.Description = f.unanswered(who, setting, c.cfg.Name)
+	}
+	if f.kind == badAnswer {
+		e.Err = nil // the description has it
 	}
 	if e.Class == oauth.Unavailable || e.Class == oauth.TimedOut {
 		e.RetryAfter = time.Second
@@ -146,6 +126,24 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 		e.RetryAfter = max(e.RetryAfter, server.gate.wait(server.now()))
 	}
 	return e
+}
+
+// unanswered explains a failure without an answer that is of use: who was asked,
+// the setting that says so, and the client that it is for.
+func (f *failure) unanswered(who, setting, client string) (oauth.Class, string) {
+	switch f.kind {
+	case badAnswer:
+		return oauth.BadAnswer, fmt.Sprintf("%s gave an answer that is not usable: %v; check %s, and that no proxy answers in its place", who, f.err, setting)
+	case abandoned:
+		return oauth.TimedOut, "the request ended before " + who + " answered"
+	case tooSlow:
+		return oauth.TimedOut, who + " did not answer in time: ask again; if this goes on, check the network and HTTPS_PROXY"
+	case untrusted:
+		return oauth.Unavailable, "the TLS connection to " + who + " is not to be trusted: check the certificate, and clients." + client + ".ca_file for a private CA"
+	case unreachable:
+		return oauth.Unavailable, who + " cannot be reached: check " + setting + ", the network, DNS and HTTPS_PROXY"
+	}
+	return oauth.Unavailable, "the connection to " + who + " broke: ask again; if this goes on, check the network and HTTPS_PROXY"
 }
 
 // mayBeClock reports whether a wrong clock can be why the server refused: by what
