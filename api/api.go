@@ -52,4 +52,15 @@ type SignError struct {
 // Health answers /healthz and /readyz.
 type Health struct {
 	Status string `json:"status"`
+	// Awaited are keys that Okta does not know yet. It is for /readyz alone.
+	Awaited []AwaitedKey `json:"awaited,omitempty"`
+}
+
+// AwaitedKey is a key that somebody still has to add to an app in Okta, or that
+// Okta has not fetched yet.
+type AwaitedKey struct {
+	Ring string `json:"ring"`
+	Kid  string `json:"kid"`
+	// State is active or next.
+	State string `json:"state"`
 }

@@ -35,6 +35,9 @@ type Client struct {
 	Audiences []string
 	// Prefetch keeps the token with Scopes warm.
 	Prefetch bool
+	// Rotator says that the client registers keys at Okta. No caller may use it: it
+	// could add a key of its own to an app.
+	Rotator bool
 	// Server is where its tokens come from.
 	Server Server
 }
@@ -111,7 +114,7 @@ func warm(world *World) (keys []tokens.Key) {
 	for _, client := range world.Clients {
 		// Without a key there is nothing that the server could know, nor right after
 		// POST / has made the first one, under a kid of its own.
-		if client.Prefetch && len(client.Ring.Keys()) > 0 {
+		if client.Prefetch && !client.Rotator && len(client.Ring.Keys()) > 0 {
 			keys = append(keys, client.key(client.Scopes))
 		}
 	}

@@ -135,6 +135,9 @@ func (b *Broker) sign(ctx context.Context, who caller.Caller, req SignRequest) (
 func (b *Broker) signer(req SignRequest) (ring *keys.Ring, configured bool, err error) {
 	world := b.world.Load()
 	clients := world.byID[req.ClientID]
+	if slices.ContainsFunc(clients, func(client *Client) bool { return client.Rotator }) {
+		return nil, false, rotatorRefused()
+	}
 	for _, client := range clients {
 		if slices.Contains(client.Audiences, req.Audience) {
 			return client.Ring, true, nil

@@ -76,6 +76,9 @@ func (b *Broker) tokenKey(who caller.Caller, req TokenRequest) (*Client, tokens.
 	if err != nil {
 		return nil, tokens.Key{}, err
 	}
+	if client.Rotator {
+		return nil, tokens.Key{}, rotatorRefused()
+	}
 	scopes := client.Scopes
 	if req.Scope != "" {
 		if scopes, err = oauth.ParseScopes(req.Scope); err != nil {
@@ -90,6 +93,10 @@ func (b *Broker) tokenKey(who caller.Caller, req TokenRequest) (*Client, tokens.
 		}
 	}
 	return client, client.key(scopes), nil
+}
+
+func rotatorRefused() error {
+	return oauth.Fail(oauth.AccessDenied, "the client registers keys (clients.NAME.rotator), and serves no caller")
 }
 
 // key is where a token of the client is kept.

@@ -19,14 +19,17 @@ import (
 )
 
 // check finds what is wrong with a configuration, wherever its values came
-// from, as origins says.
-func check(cfg Config, origins map[string]origin) problems {
+// from, as origins says, and what may not work as it is meant.
+func check(cfg Config, origins map[string]origin) (wrong, doubtful problems) {
 	c := checker{origins: origins}
 	c.listeners(cfg)
 	for i, host := range cfg.Hosts {
 		if !regexp.MustCompile(`^[A-Za-z0-9.:-]+$`).MatchString(host) || strings.Count(host, ":") == 1 {
 			c.addf(fmt.Sprintf("hosts[%d]", i), "must be a host name or an address, without a port")
 		}
+	}
+	if cfg.JWKSMaxAge < 0 || cfg.JWKSMaxAge > maxJWKSAge {
+		c.addf("jwks_max_age", "must be 0s to 24h")
 	}
 	if cfg.MaxTokens < 1 || cfg.MaxTokens > maxTokens {
 		c.addf("max_tokens", "must be 1 to %d", maxTokens)
@@ -39,6 +42,7 @@ func check(cfg Config, origins map[string]origin) problems {
 	files := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Keys)) {
 		c.key("keys."+name, name, cfg.Keys[name])
+		c.rotation("keys."+name+".rotation", name, cfg)
 		if file := filepath.Clean(cfg.Keys[name].File); cfg.Keys[name].PEM.IsZero() {
 			if other, taken := files[file]; taken {
 				c.addf("keys."+name+".file", "keys.%s has the same file: two rings cannot share one", other)
@@ -48,27 +52,37 @@ func check(cfg Config, origins map[string]origin) problems {
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
 		client := cfg.Clients[name]
-		c.client("clients."+name, name, client, cfg.Keys)
+		c.client("clients."+name, name, client, cfg)
 		if _, taken := cfg.Clients[client.ClientID]; taken && client.ClientID != name {
 			c.addf("clients."+name+".client_id", "is the name of another client: requests could mean either")
 		}
 	}
-	return c.found
+	c.rotators(cfg)
+	return c.found, c.doubts
 }
 
 type checker struct {
 	found   problems
+	doubts  problems
 	origins map[string]origin
 }
 
-// addf gives a problem the origin of its path, or that of the nearest parent.
 func (c *checker) addf(path, format string, args ...any) {
-	var from origin
-	for at := path; from == (origin{}) && at != ""; {
-		from = c.origins[at]
-		at = at[:max(strings.LastIndexAny(at, ".["), 0)]
+	c.found.addf(path, c.origin(path), format, args...)
+}
+
+// doubt is addf for what is allowed.
+func (c *checker) doubt(path, format string, args ...any) {
+	c.doubts.addf(path, c.origin(path), format, args...)
+}
+
+// origin returns that of a path, or of its nearest parent.
+func (c *checker) origin(path string) (from origin) {
+	for from == (origin{}) && path != "" {
+		from = c.origins[path]
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 	}
-	c.found.addf(path, from, format, args...)
+	return from
 }
 
 // later refuses a setting of which this version knows one value alone: to take
@@ -84,14 +98,19 @@ func (c *checker) listeners(cfg Config) {
 	if host, _, err := net.SplitHostPort(cfg.Listen); err == nil && !strings.HasPrefix(cfg.Listen, "unix:") && !isLoopback(host) {
 		c.addf("listen", "other machines could reach it, and no callers are configured: listen on 127.0.0.1 or on unix:/path")
 	}
-	if cfg.HealthListen != "" {
-		c.listener("health_listen", cfg.HealthListen)
-		if sameAddress(cfg.Listen, cfg.HealthListen) {
-			c.addf("health_listen", "is the address of listen, too")
+	others := []struct{ path, address string }{{"listen", cfg.Listen}, {"health_listen", cfg.HealthListen}, {"jwks_listen", cfg.JWKSListen}}
+	for i, other := range others[1:] {
+		if other.address == "" {
+			continue
+		}
+		c.listener(other.path, other.address)
+		for _, before := range others[:i+1] {
+			if before.address != "" && sameAddress(before.address, other.address) {
+				c.addf(other.path, "is the address of %s, too", before.path)
+			}
 		}
 	}
 	c.later("admin_listen", cfg.AdminListen != "", "leave it empty")
-	c.later("jwks_listen", cfg.JWKSListen != "", "leave it empty")
 }
 
 func (c *checker) oneOf(path, value string, allowed ...string) {
@@ -109,6 +128,9 @@ func (c *checker) name(path, name string) {
 
 // maxTokens bounds max_tokens: a token takes some kilobytes.
 const maxTokens = 1_000_000
+
+// maxJWKSAge bounds jwks_max_age: a new key is seen a day later at most.
+const maxJWKSAge = 24 * time.Hour
 
 // Bounds in bytes: kids and client ids are short, keys are not.
 const (
@@ -130,7 +152,6 @@ func (c *checker) key(path, name string, key Key) {
 	if len(key.Kid) > maxKid || strings.ContainsFunc(key.Kid, unicode.IsControl) || strings.Contains(key.Kid, "-----") {
 		c.addf(path+".kid", "must be up to %d bytes without control characters; a key does not belong there", maxKid)
 	}
-	c.rotation(path+".rotation", key.Rotation)
 	c.oneOf(path+".algorithm", key.Algorithm, "RS256", "RS384", "RS512", "ES256", "ES384", "ES512")
 }
 
@@ -166,19 +187,7 @@ func isEvery(host string) bool {
 	return host == "" || err == nil && addr.IsUnspecified()
 }
 
-func (c *checker) rotation(path string, r Rotation) {
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{{"every", r.Every}, {"publish_ahead", r.PublishAhead}, {"retire_after", r.RetireAfter}} {
-		if d.value < 0 {
-			c.addf(path+"."+d.name, "must not be negative")
-		}
-	}
-	c.later(path+".every", r.Every > 0, "rotate with `okta-token-broker keys rotate`, and set it to 0s")
-}
-
-func (c *checker) client(path, name string, client Client, keys map[string]Key) {
+func (c *checker) client(path, name string, client Client, cfg Config) {
 	c.name(path, name)
 	switch {
 	case client.ClientID == "":
@@ -203,10 +212,9 @@ func (c *checker) client(path, name string, client Client, keys map[string]Key) 
 	}
 	c.oneOf(path+".dpop", client.DPoP, "auto", "required", "off")
 	c.later(path+".dpop", client.DPoP == "required", "in Okta turn off Proof of possession for the app, and set it to auto")
-	c.oneOf(path+".registration", client.Registration, "manual", "jwks_uri", "api")
-	c.later(path+".registration", client.Registration == "jwks_uri" || client.Registration == "api", "paste new keys into Okta, and set it to manual")
+	c.registration(path, client, cfg)
 	c.later(path+".resources", len(client.Resources) > 0, "leave it empty")
-	if _, ok := keys[client.Key]; !ok {
+	if _, ok := cfg.Keys[client.Key]; !ok {
 		c.addf(path+".key", "names no entry of keys")
 	}
 	if l := client.AssertionLifetime; l < time.Minute || l > 59*time.Minute {

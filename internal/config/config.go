@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"time"
 
 	"okta-token-broker/internal/secret"
@@ -22,9 +23,13 @@ type Config struct {
 	// such as :8086, or unix:/path/to.sock. Empty: nowhere, but for the first two on
 	// the API's listener.
 	HealthListen string `yaml:"health_listen"`
-	// JWKSListen is kept for serving public keys to Okta, which this version does
-	// not do: it must be empty.
+	// JWKSListen is where the public keys are served alone, for Okta to fetch them:
+	// host:port on any address, such as :8087, or unix:/path/to.sock. Empty: nowhere,
+	// but on the API's listener.
 	JWKSListen string `yaml:"jwks_listen"`
+	// JWKSMaxAge is how long others may keep the public keys that they fetched: the
+	// max-age of their Cache-Control, in whole seconds, 0s to 24h.
+	JWKSMaxAge time.Duration `yaml:"jwks_max_age"`
 	// Hosts are names to accept in the Host header, without a port, besides
 	// localhost and loopback addresses.
 	Hosts []string `yaml:"hosts"`
@@ -76,14 +81,14 @@ func (k Key) Equal(other Key) bool {
 
 // Rotation is the schedule of a ring.
 type Rotation struct {
-	// Every is the time between two rotations. This version rotates on demand
-	// alone: it must be 0s.
+	// Every is the time from one rotation to the next. 0s: the ring rotates on demand
+	// alone.
 	Every time.Duration `yaml:"every"`
-	// PublishAhead is how long a new key is published before it signs, in a rotation
-	// by schedule.
+	// PublishAhead is how long a new key is published before it signs, where a client
+	// has registration jwks_uri: 0s to 8760h.
 	PublishAhead time.Duration `yaml:"publish_ahead"`
-	// RetireAfter is how long an old key is kept once its successor is proven, in a
-	// rotation by schedule.
+	// RetireAfter is how long an old key is kept once its successor is proven and signs:
+	// 0s to 8760h, three seconds at least.
 	RetireAfter time.Duration `yaml:"retire_after"`
 }
 
@@ -113,9 +118,18 @@ type Client struct {
 	// Prefetch gets the token with the client's own scopes when the broker starts,
 	// if the ring has a key then, and keeps it renewed also when nobody reads it.
 	Prefetch bool `yaml:"prefetch"`
-	// Registration is how Okta learns of a new key: manual, jwks_uri or api. This
-	// version knows manual alone: somebody pastes it.
+	// Registration is how Okta learns of a new key: manual (somebody pastes it),
+	// jwks_uri (Okta fetches it from jwks_listen) or api (the broker registers it, with
+	// the token of rotator).
 	Registration string `yaml:"registration"`
+	// AppID is the app's id in Okta's API, for registration api. Empty: client_id,
+	// which it is for API Services apps.
+	AppID string `yaml:"app_id"`
+	// Rotator is the client whose tokens register keys, for registration api. It is at
+	// the org authorization server of the issuer's host, with okta.apps.read and
+	// okta.apps.manage among its scopes. Nobody else gets its tokens or assertions: a
+	// client that is its own rotator is served to no caller, either.
+	Rotator string `yaml:"rotator"`
 	// Resources are base URLs by name, for calls made for the caller. This version
 	// makes none: it must be empty.
 	Resources map[string]string `yaml:"resources"`
@@ -139,6 +153,10 @@ const (
 	AudienceEndpoint = "endpoint"
 	AudienceIssuer   = "issuer"
 
+	RegistrationManual  = "manual"
+	RegistrationJWKSURI = "jwks_uri"
+	RegistrationAPI     = "api"
+
 	AllowAny     = "any"
 	AllowClients = "clients"
 )
@@ -146,10 +164,11 @@ const (
 // Default returns the configuration without file and environment.
 func Default() Config {
 	return Config{
-		Listen:    "127.0.0.1:5000",
-		MaxTokens: 10_000,
-		Log:       Log{Level: "info", Format: "text"},
-		Keys:      map[string]Key{DefaultKey: defaultKey()},
+		Listen:     "127.0.0.1:5000",
+		JWKSMaxAge: 5 * time.Minute,
+		MaxTokens:  10_000,
+		Log:        Log{Level: "info", Format: "text"},
+		Keys:       map[string]Key{DefaultKey: defaultKey()},
 	}
 }
 
@@ -168,9 +187,12 @@ func defaultClient() Client {
 		DPoP:              "auto",
 		AssertionLifetime: 5 * time.Minute,
 		Prefetch:          true,
-		Registration:      "manual",
+		Registration:      RegistrationManual,
 	}
 }
+
+// App returns the id of the client's app in Okta's API.
+func (c Client) App() string { return cmp.Or(c.AppID, c.ClientID) }
 
 // SignAny reports whether POST / signs for client ids that are not configured.
 func (c Config) SignAny() bool {

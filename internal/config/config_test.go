@@ -31,7 +31,8 @@ func TestEverySetting(t *testing.T) {
 listen: unix:/run/broker.sock
 admin_listen: ""
 health_listen: ":8086"
-jwks_listen: ""
+jwks_listen: ":8087"
+jwks_max_age: 1h
 hosts: [broker.internal, other]
 max_tokens: 500
 log: {level: debug, format: json}
@@ -40,13 +41,13 @@ keys:
     file: /keys/corp.pem
     kid: abc
     algorithm: ES256
-    read_only: true
-    rotation: {every: 0s, publish_ahead: 1h, retire_after: 2h}
+    rotation: {every: 720h, publish_ahead: 1h, retire_after: 2h}
+  mounted: {file: /keys/mounted.pem, read_only: true}
 clients:
   default:
     issuer: https://acme.okta.com
     client_id: 0oa1
-    scopes: [okta.users.read, okta.groups.read]
+    scopes: [okta.apps.read, okta.apps.manage]
   other:
     issuer: https://auth.example.com/realms/x
     token_endpoint: https://auth.example.com/realms/x/token
@@ -59,31 +60,45 @@ clients:
     registration: manual
     resources: {}
     ca_file: /etc/ca.pem
+  managed:
+    issuer: https://acme.okta.com/oauth2/default
+    client_id: 0oa2
+    registration: api
+    app_id: 0oaApp-2_
+    rotator: default
 signing: {allow: any}
 `, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ring := defaultKey()
-	ring.File, ring.Kid, ring.Algorithm, ring.ReadOnly = "/keys/corp.pem", "abc", "ES256", true
-	ring.Rotation = Rotation{PublishAhead: time.Hour, RetireAfter: 2 * time.Hour}
+	ring.File, ring.Kid, ring.Algorithm = "/keys/corp.pem", "abc", "ES256"
+	ring.Rotation = Rotation{Every: 30 * 24 * time.Hour, PublishAhead: time.Hour, RetireAfter: 2 * time.Hour}
+	mounted := defaultKey()
+	mounted.File, mounted.ReadOnly = "/keys/mounted.pem", true
 	want := Config{
 		Listen:       "unix:/run/broker.sock",
 		HealthListen: ":8086",
+		JWKSListen:   ":8087",
+		JWKSMaxAge:   time.Hour,
 		Hosts:        []string{"broker.internal", "other"},
 		MaxTokens:    500,
 		Log:          Log{Level: "debug", Format: "json"},
-		Keys:         map[string]Key{"default": defaultKey(), "corp": ring},
+		Keys:         map[string]Key{"default": defaultKey(), "corp": ring, "mounted": mounted},
 		Clients: map[string]Client{
 			"default": {
 				Issuer: "https://acme.okta.com", Audience: "endpoint", ClientID: "0oa1", Key: "default",
-				Scopes: []string{"okta.users.read", "okta.groups.read"}, DPoP: "auto", AssertionLifetime: 5 * time.Minute,
+				Scopes: []string{"okta.apps.read", "okta.apps.manage"}, DPoP: "auto", AssertionLifetime: 5 * time.Minute,
 				Prefetch: true, Registration: "manual",
 			},
 			"other": {
 				Issuer: "https://auth.example.com/realms/x", TokenEndpoint: "https://auth.example.com/realms/x/token", Audience: "issuer",
 				ClientID: "12345", Key: "corp", DPoP: "off", AssertionLifetime: 90 * time.Second,
 				Registration: "manual", Resources: map[string]string{}, CAFile: "/etc/ca.pem",
+			},
+			"managed": {
+				Issuer: "https://acme.okta.com/oauth2/default", Audience: "endpoint", ClientID: "0oa2", Key: "default", DPoP: "auto",
+				AssertionLifetime: 5 * time.Minute, Prefetch: true, Registration: "api", AppID: "0oaApp-2_", Rotator: "default",
 			},
 		},
 		Signing: Signing{Allow: "any"},
@@ -131,7 +146,7 @@ func TestMistakes(t *testing.T) {
 		{name: "unknown anchor", file: "listen: *s3cr3t\n", want: []string{"not valid YAML"}},
 		{name: "two meanings", file: "clients:\n  a: {issuer: 'https://a.okta.com', client_id: b}\n  b: {issuer: 'https://b.okta.com', client_id: c}\n", want: []string{":2: clients.a.client_id: is the name of another client"}},
 		{name: "near miss", file: "lisen: x\n", want: []string{":1: lisen: unknown name: did you mean listen?"}},
-		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are admin_listen, clients, health_listen, hosts, jwks_listen, keys, listen, log, max_tokens, signing"}},
+		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are admin_listen, clients, health_listen, hosts, jwks_listen, jwks_max_age, keys, listen, log, max_tokens, signing"}},
 		{name: "nested near miss", file: "clients:\n  default:\n    isuer: x\n    client_id: c\n", want: []string{
 			":3: clients.default.isuer: unknown name: did you mean issuer?", ":2: clients.default.issuer: is missing"}},
 		{name: "duplicate", file: "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n", want: []string{":2: listen: stands twice"}},
@@ -166,35 +181,45 @@ func TestMistakes(t *testing.T) {
 		{name: "scope", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, scopes: ['a b']}}\n", want: []string{"clients.default.scopes: a scope has a character"}},
 		{name: "health_listen", file: "health_listen: nonsense\n", want: []string{":1: health_listen: must be host:port or unix:/path"}},
 		{name: "one address twice", file: "listen: 127.0.0.1:1\nhealth_listen: 127.0.0.1:1\n", want: []string{":2: health_listen: is the address of listen, too"}},
-		{name: "listeners of later", file: "admin_listen: 127.0.0.1:1\njwks_listen: :2\n", want: []string{
-			":1: admin_listen: is not supported by this version", ":2: jwks_listen: is not supported by this version"}},
-		{name: "rotation", file: "keys: {default: {rotation: {every: 24h, publish_ahead: -1s, retire_after: soon}}}\n", want: []string{
-			":1: keys.default.rotation.every: is not supported by this version: rotate with `okta-token-broker keys rotate`",
-			":1: keys.default.rotation.publish_ahead: must not be negative", ":1: keys.default.rotation.retire_after: must be a duration"}},
+		{name: "a listener of later", file: "admin_listen: 127.0.0.1:1\n", want: []string{":1: admin_listen: is not supported by this version"}},
+		{name: "jwks_listen", file: "jwks_listen: nonsense\n", want: []string{":1: jwks_listen: must be host:port or unix:/path"}},
+		{name: "jwks_listen at other listeners", file: "listen: 127.0.0.1:1\nhealth_listen: :2\njwks_listen: 0.0.0.0:2\n", want: []string{":3: jwks_listen: is the address of health_listen, too"}},
+		{name: "jwks_listen at the API", file: "listen: unix:/run/s\njwks_listen: unix:/run/s\n", want: []string{":2: jwks_listen: is the address of listen, too"}},
+		{name: "one address for all", file: "listen: 127.0.0.1:1\nhealth_listen: :1\njwks_listen: :1\n", want: []string{
+			":2: health_listen: is the address of listen, too", ":3: jwks_listen: is the address of listen, too", ":3: jwks_listen: is the address of health_listen, too"}},
+		{name: "jwks_max_age", file: "jwks_max_age: 24h1s\n", want: []string{":1: jwks_max_age: must be 0s to 24h"}},
+		{name: "jwks_max_age, negative", file: "jwks_max_age: -1s\n", want: []string{":1: jwks_max_age: must be 0s to 24h"}},
 		{name: "dpop", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, dpop: required}}\n", want: []string{":1: clients.default.dpop: is not supported by this version"}},
 		{name: "dpop, misspelt", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, dpop: 'no'}}\n", want: []string{":1: clients.default.dpop: must be one of auto, required, off"}},
-		{name: "registration", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, registration: api}}\n", want: []string{":1: clients.default.registration: is not supported by this version: paste new keys"}},
+		{name: "registration", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, registration: API}}\n", want: []string{":1: clients.default.registration: must be one of manual, jwks_uri, api"}},
 		{name: "resources", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, resources: {users: 'https://users.acme.com'}}}\n", want: []string{":1: clients.default.resources: is not supported by this version"}},
 		{name: "audience", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, audience: both}}\n", want: []string{"clients.default.audience: must be one of endpoint, issuer"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := load(t, tt.file, tt.env)
-			if err == nil {
-				t.Fatal("accepted")
-			}
-			for _, want := range tt.want {
-				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%q is not in: %v", want, err)
-				}
-			}
-			if strings.Contains(err.Error(), "s3cr3t") {
-				t.Errorf("the error repeats a secret: %v", err)
-			}
-			if lines := strings.Count(err.Error(), "\n"); lines != len(tt.want) {
-				t.Errorf("%d problems, want %d: %v", lines, len(tt.want), err)
-			}
+			wantProblems(t, tt.file, tt.env, tt.want)
 		})
+	}
+}
+
+// wantProblems checks that a configuration is refused for these reasons alone,
+// each on a line of its own.
+func wantProblems(t *testing.T, file string, env map[string]string, want []string) {
+	t.Helper()
+	_, err := load(t, file, env)
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range want {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("the error repeats a secret: %v", err)
+	}
+	if lines := strings.Count(err.Error(), "\n"); lines != len(want) {
+		t.Errorf("%d problems, want %d: %v", lines, len(want), err)
 	}
 }
 

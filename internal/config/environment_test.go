@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -72,6 +73,8 @@ func TestOwnVariables(t *testing.T) {
 	got, err := load(t, "listen: 127.0.0.1:1\nlog: {level: warn}\nhosts: [of-the-file]\n", map[string]string{
 		"OKTA_TOKEN_BROKER_LISTEN":        "127.0.0.1:2",
 		"OKTA_TOKEN_BROKER_HEALTH_LISTEN": ":8086",
+		"OKTA_TOKEN_BROKER_JWKS_LISTEN":   ":8087",
+		"OKTA_TOKEN_BROKER_JWKS_MAX_AGE":  "90s",
 		"OKTA_TOKEN_BROKER_HOSTS":         "a.internal, 12345,true",
 		"OKTA_TOKEN_BROKER_LOG_FORMAT":    "json",
 		"OKTA_TOKEN_BROKER_LOG_LEVEL":     "", // as good as none
@@ -83,6 +86,7 @@ func TestOwnVariables(t *testing.T) {
 	}
 	want := Default()
 	want.Listen, want.HealthListen = "127.0.0.1:2", ":8086"
+	want.JWKSListen, want.JWKSMaxAge = ":8087", 90*time.Second
 	want.Hosts = []string{"a.internal", "12345", "true"}
 	want.Log = Log{Level: "warn", Format: "json"}
 	want.Signing.Allow, want.MaxTokens = "any", 7
@@ -105,6 +109,7 @@ func TestVariableNames(t *testing.T) {
 		"OKTA_TOKEN_BROKER_HEALTH_LISTEN health_listen",
 		"OKTA_TOKEN_BROKER_HOSTS hosts",
 		"OKTA_TOKEN_BROKER_JWKS_LISTEN jwks_listen",
+		"OKTA_TOKEN_BROKER_JWKS_MAX_AGE jwks_max_age",
 		"OKTA_TOKEN_BROKER_LISTEN listen",
 		"OKTA_TOKEN_BROKER_LOG_FORMAT log.format",
 		"OKTA_TOKEN_BROKER_LOG_LEVEL log.level",
@@ -154,6 +159,8 @@ func TestMistakesInVariables(t *testing.T) {
 		"OKTA_TOKEN_BROKER_LOG_LEVEL":     {"s3cr3t", "OKTA_TOKEN_BROKER_LOG_LEVEL: log.level: must be one of"},
 		"OKTA_TOKEN_BROKER_HOSTS":         {"ok,s3cr3t/x", "OKTA_TOKEN_BROKER_HOSTS: hosts[1]: must be a host name"},
 		"OKTA_TOKEN_BROKER_ADMIN_LISTEN":  {"127.0.0.1:1", "OKTA_TOKEN_BROKER_ADMIN_LISTEN: admin_listen: is not supported"},
+		"OKTA_TOKEN_BROKER_JWKS_LISTEN":   {"s3cr3t", "OKTA_TOKEN_BROKER_JWKS_LISTEN: jwks_listen: must be host:port or unix:/path"},
+		"OKTA_TOKEN_BROKER_JWKS_MAX_AGE":  {"s3cr3t", "OKTA_TOKEN_BROKER_JWKS_MAX_AGE: jwks_max_age: must be a duration"},
 		"OKTA_TOKEN_BROKER_SIGNING_ALLOW": {"s3cr3t", "OKTA_TOKEN_BROKER_SIGNING_ALLOW: signing.allow: must be one of"},
 		"OKTA_CLIENT_ORGURL":              {"http://s3cr3t.okta.com", "OKTA_CLIENT_ORGURL: clients.default.issuer: must begin with https://"},
 		"OKTA_CLIENT_SCOPES":              {`s3cr3t"`, "OKTA_CLIENT_SCOPES: clients.default.scopes: a scope has a character"},

@@ -31,6 +31,10 @@ func FuzzLoad(f *testing.F) {
 		"listen: |\n  127.0.0.1:1\n", "hosts: [a, [b], {c: d}, ~]", "keys: {a: ~, b: {file: x, rotation: {every: 1h}}}",
 		"clients: {default: {issuer: 'https://acme.okta.com', client_id: 0x1F, scopes: [1, true]}}",
 		"clients: {'a.b': {issuer: 'https://[::1]:1/oauth2/x', client_id: c, assertion_lifetime: 1e9h}}",
+		"jwks_listen: :1\njwks_max_age: 1e3s\nkeys: {default: {rotation: {every: 9999999h, publish_ahead: 8760h, retire_after: -0s}}}",
+		"clients: {r: {issuer: 'https://a', client_id: r, scopes: [okta.apps.manage, okta.apps.read], registration: api, rotator: r}}",
+		"clients: {a: {issuer: 'https://a/oauth2/x', client_id: a, registration: api, app_id: '..', rotator: b}, b: {issuer: 'https://a:443', client_id: a}}",
+		"clients: {u: {issuer: 'https://a', client_id: u, registration: jwks_uri, rotator: ~, app_id: \"\\0\"}}",
 		"listen: \"\\x41\"\nlog: {level: info, level: warn}",
 	} {
 		f.Add(text, "127.0.0.1:5000")

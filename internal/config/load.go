@@ -34,7 +34,8 @@ type Loaded struct {
 	File string
 	// Text is what the file held.
 	Text []byte
-	// Warnings are about what was ignored, a sentence each.
+	// Warnings are about what was ignored, and about what may not work as it is meant,
+	// a sentence each.
 	Warnings []string
 
 	origins map[string]origin
@@ -57,10 +58,12 @@ func Load(src Source) (*Loaded, error) {
 		client.Issuer = normalIssuer(client)
 		cfg.Clients[name] = client
 	}
-	if found := append(d.problems, check(cfg, d.origins)...); len(found) > 0 {
-		return nil, found.err(file)
+	wrong, doubtful := check(cfg, d.origins)
+	if wrong = append(d.problems, wrong...); len(wrong) > 0 {
+		return nil, wrong.err(file)
 	}
-	return &Loaded{Config: cfg, File: file, Text: data, Warnings: env.unknown(), origins: d.origins}, nil
+	warnings := append(env.unknown(), doubtful.lines(file)...)
+	return &Loaded{Config: cfg, File: file, Text: data, Warnings: warnings, origins: d.origins}, nil
 }
 
 // normalIssuer writes the issuer of an Okta server as Okta does, since endpoints

@@ -39,10 +39,14 @@ func (p *problems) addf(path string, from origin, format string, args ...any) {
 	*p = append(*p, problem{path, from, fmt.Sprintf(format, args...)})
 }
 
-// err puts all problems into one error, a line each, in the file's order.
+// err puts all problems into one error, a line each.
 func (p problems) err(file string) error {
+	return errors.New("the configuration is wrong:\n  " + strings.Join(p.lines(file), "\n  "))
+}
+
+// lines describes each problem in a line, in the file's order.
+func (p problems) lines(file string) (lines []string) {
 	slices.SortStableFunc(p, func(a, b problem) int { return cmp.Compare(a.from.line, b.from.line) })
-	var lines []string
 	for _, problem := range p {
 		where := problem.from.variable
 		switch {
@@ -55,7 +59,7 @@ func (p problems) err(file string) error {
 		parts := slices.DeleteFunc([]string{where, problem.path, problem.text}, func(s string) bool { return s == "" })
 		lines = append(lines, strings.Join(parts, ": "))
 	}
-	return errors.New("the configuration is wrong:\n  " + strings.Join(lines, "\n  "))
+	return lines
 }
 
 // suggestion names the known name that a mistyped one is closest to.

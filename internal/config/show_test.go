@@ -44,6 +44,7 @@ clients:
 admin_listen: "" # default
 health_listen: "" # default
 jwks_listen: "" # default
+jwks_max_age: 5m # default
 hosts: [] # default
 max_tokens: 10000 # default
 log:
@@ -71,6 +72,8 @@ clients:
     assertion_lifetime: 5m # default
     prefetch: false # FILE:9
     registration: manual # default
+    app_id: "" # default
+    rotator: "" # default
     resources: {}
     ca_file: "" # default
 signing:

@@ -118,8 +118,9 @@ func documentedAs(t *testing.T, operation string, status int) (string, *openapi3
 		t.Fatal(err)
 	}
 	d := inTheContract(t, req)
-	if d.elsewhere {
-		operation = "elsewhere"
+	operation = "elsewhere"
+	if !d.elsewhere {
+		operation = method + " " + d.input.Route.Path
 	}
 	response := d.response(status)
 	if response == nil {

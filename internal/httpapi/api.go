@@ -25,6 +25,11 @@ type Config struct {
 	Hosts []string
 	// Metrics answers /metrics of the health listener. Nil: it is not served.
 	Metrics http.Handler
+	// JWKSMaxAge is how long others may keep the public keys, in whole seconds.
+	JWKSMaxAge time.Duration
+	// Awaited lists the keys that Okta does not know yet, for the detail of /readyz. It
+	// must be quick. Nil: none.
+	Awaited func() []api.AwaitedKey
 	// Quiet is how long no request has to come before a draining listener is closed.
 	// 0: half a second.
 	Quiet time.Duration
@@ -36,7 +41,9 @@ type Config struct {
 type API struct {
 	broker   *broker.Broker
 	hosts    atomic.Pointer[[]string]
+	maxAge   atomic.Int64 // of public keys, in seconds
 	metrics  http.Handler
+	awaited  func() []api.AwaitedKey
 	log      *slog.Logger
 	router   *chi.Mux
 	quiet    time.Duration
@@ -47,8 +54,9 @@ type API struct {
 
 // New makes the handler.
 func New(cfg Config) *API {
-	a := &API{broker: cfg.Broker, metrics: cfg.Metrics, log: cfg.Log, router: chi.NewRouter()}
+	a := &API{broker: cfg.Broker, metrics: cfg.Metrics, awaited: cfg.Awaited, log: cfg.Log, router: chi.NewRouter()}
 	a.SetHosts(cfg.Hosts)
+	a.SetJWKSMaxAge(cfg.JWKSMaxAge)
 	if a.quiet = cfg.Quiet; a.quiet == 0 {
 		a.quiet = quietTime
 	}
@@ -64,6 +72,7 @@ func New(cfg Config) *API {
 	a.router.Post("/revoke", a.revoke)
 	a.router.Post("/oauth2/v1/token", a.postToken)
 	a.router.Get("/openapi.yaml", openAPI)
+	a.routeJWKS(a.router)
 	a.routeHealth(a.router)
 	return a
 }
@@ -96,6 +105,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // SetHosts replaces Config.Hosts.
 func (a *API) SetHosts(hosts []string) { a.hosts.Store(&hosts) }
 
+// SetJWKSMaxAge replaces Config.JWKSMaxAge.
+func (a *API) SetJWKSMaxAge(age time.Duration) { a.maxAge.Store(int64(age / time.Second)) }
+
 // Drain makes /readyz answer 503, so that no new work is sent here.
 func (a *API) Drain() { a.draining.Store(true) }
 
@@ -117,7 +129,13 @@ func (a *API) readyz(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusServiceUnavailable, api.Health{Status: "draining"})
 		return
 	}
-	writeJSON(w, http.StatusOK, api.Health{Status: "ready"})
+	ready := api.Health{Status: "ready"}
+	if a.awaited != nil {
+		// A key that Okta does not know yet is no reason to send no requests: another
+		// one goes on serving.
+		ready.Awaited = a.awaited()
+	}
+	writeJSON(w, http.StatusOK, ready)
 }
 
 // answerUnrouted answers 404, and 405 with the methods that the path has: chi

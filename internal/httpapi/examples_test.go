@@ -90,12 +90,15 @@ func TestRequestExamplesAreServed(t *testing.T) {
 		query := url.Values{}
 		var headers []string
 		for _, parameter := range op.Parameters {
-			example := fmt.Sprint(parameter.Value.Example)
-			if parameter.Value.In == openapi3.ParameterInHeader {
-				headers = append(headers, parameter.Value.Name+": "+example)
-				continue
+			name, example := parameter.Value.Name, fmt.Sprint(parameter.Value.Example)
+			switch parameter.Value.In {
+			case openapi3.ParameterInHeader:
+				headers = append(headers, name+": "+example)
+			case openapi3.ParameterInPath:
+				path = strings.ReplaceAll(path, "{"+name+"}", example)
+			default:
+				query.Set(name, example)
 			}
-			query.Set(parameter.Value.Name, example)
 		}
 		if op.RequestBody == nil {
 			send(path+"?"+query.Encode(), "", headers...)

@@ -17,6 +17,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"okta-token-broker/api"
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/fakeokta"
 	"okta-token-broker/internal/httpapi"
@@ -40,6 +41,8 @@ type setup struct {
 	store     keys.Store
 	listen    string
 	metrics   http.Handler
+	maxAge    time.Duration // of public keys
+	awaited   func() []api.AwaitedKey
 }
 
 // running is a broker with a fake Okta behind it.
@@ -79,7 +82,7 @@ func start(t *testing.T, s setup) *running {
 	log := newLog(logs, slog.LevelDebug)
 	ring := newRing(t, keys.Config{Store: s.store, Algorithm: s.algorithm, Log: log})
 	acme := newApp(t, "default", issuer, clientID, scopes)
-	p := parts{ring: ring, apps: []app{acme}, signAny: s.signAny, hosts: s.hosts, metrics: s.metrics, log: log}
+	p := parts{ring: ring, apps: []app{acme}, signAny: s.signAny, hosts: s.hosts, metrics: s.metrics, maxAge: s.maxAge, awaited: s.awaited, log: log}
 	if s.noClient {
 		p.apps, p.signAny = nil, true
 	}
@@ -90,11 +93,13 @@ func start(t *testing.T, s setup) *running {
 
 // parts are what a broker is assembled from.
 type parts struct {
-	ring    *keys.Ring // default; all apps use it
+	ring    *keys.Ring // all apps use it
 	apps    []app
 	signAny bool
 	hosts   []string
 	metrics http.Handler
+	maxAge  time.Duration
+	awaited func() []api.AwaitedKey
 	log     *slog.Logger
 }
 
@@ -104,7 +109,7 @@ func (p parts) assemble(tb testing.TB) *httpapi.API {
 	tb.Helper()
 	world := &broker.World{
 		Clients: map[string]*broker.Client{},
-		Rings:   map[string]*keys.Ring{"default": p.ring},
+		Rings:   map[string]*keys.Ring{p.ring.Name(): p.ring},
 		SignAny: p.signAny,
 	}
 	for _, app := range p.apps {
@@ -122,11 +127,13 @@ func (p parts) assemble(tb testing.TB) *httpapi.API {
 	b := broker.New(broker.Config{World: world, Log: p.log})
 	tb.Cleanup(b.Close)
 	return httpapi.New(httpapi.Config{
-		Broker:  b,
-		Hosts:   p.hosts,
-		Metrics: p.metrics,
-		Quiet:   time.Millisecond, // nobody is about to connect when a test ends
-		Log:     p.log,
+		Broker:     b,
+		Hosts:      p.hosts,
+		Metrics:    p.metrics,
+		JWKSMaxAge: p.maxAge,
+		Awaited:    p.awaited,
+		Quiet:      time.Millisecond, // nobody is about to connect when a test ends
+		Log:        p.log,
 	})
 }
 

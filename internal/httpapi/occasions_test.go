@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"okta-token-broker/api"
 	"okta-token-broker/internal/fakeokta"
 	"okta-token-broker/internal/keys"
 )
@@ -63,10 +64,18 @@ func signs(query, body string, headers ...string) []request {
 // everywhere is a request to each operation but POST /.
 func everywhere(header string) []request {
 	all := slices.Concat(asks("", "", header), drops("", header), revokes("", "token=x", header))
-	for _, path := range []string{"/healthz", "/readyz", "/openapi.yaml"} {
-		all = append(all, request{"GET", path, "", []string{header}})
-	}
-	return append(all, request{"HEAD", "/healthz", "", []string{header}}, request{"HEAD", "/readyz", "", []string{header}})
+	all = append(all, get("/openapi.yaml", header)...)
+	return slices.Concat(all, looksAt("/healthz", header), looksAt("/readyz", header), looksAt(ringDefault, header), looksAt(ringByName, header))
+}
+
+const (
+	ringDefault = "/.well-known/jwks.json"
+	ringByName  = "/keys/default/jwks.json"
+)
+
+// looksAt asks for a page, and for its head alone.
+func looksAt(path string, headers ...string) []request {
+	return []request{{"GET", path, "", headers}, {"HEAD", path, "", headers}}
 }
 
 // faulty is a broker whose server misbehaves, whatever is asked for.
@@ -152,6 +161,22 @@ func draining(t *testing.T) *running {
 	return r
 }
 
+// elsewise is a broker whose only ring is not called default.
+func elsewise(t *testing.T) *running {
+	ring := newRing(t, keys.Config{Name: "corp"})
+	acme := newApp(t, "default", issuer, clientID, scopes)
+	r := &running{okta: acme.okta, ring: ring, api: parts{ring: ring, apps: []app{acme}}.assemble(t)}
+	r.url = serve(t, r.api, "")
+	return r
+}
+
+// awaiting is a broker with a key that somebody has to add to the app.
+func awaiting(t *testing.T) *running {
+	return start(t, setup{awaited: func() []api.AwaitedKey {
+		return []api.AwaitedKey{{Ring: "default", Kid: "25c27275-6d6c-42b3-9960-414f1ffaff02", State: "next"}}
+	}})
+}
+
 func occasions() []occasion {
 	const ours = `{"client_id":"` + clientID + `","audience":"` + issuer + `/oauth2/v1/token"`
 	const page = "Origin: http://evil.test"
@@ -169,10 +194,13 @@ func occasions() []occasion {
 		{status: 200, requests: asks("", "", "Accept: text/plain")},
 		{status: 200, example: "ok", requests: get("/healthz")},
 		{status: 200, example: "ready", requests: get("/readyz")},
+		{status: 200, example: "awaited", world: awaiting, requests: get("/readyz")},
 		{status: 200, requests: []request{{method: "HEAD", path: "/healthz"}, {method: "HEAD", path: "/readyz"}}},
+		{status: 200, requests: append(looksAt(ringDefault), looksAt(ringByName)...)},
 		{status: 204, world: newWell, inBubble: true, requests: drops("")},
 		{status: 503, example: "draining", world: draining, requests: get("/readyz")},
 		{status: 503, world: draining, requests: []request{{method: "HEAD", path: "/readyz"}}},
+		{status: 304, requests: append(looksAt(ringDefault, "If-None-Match: *"), looksAt(ringByName, "If-None-Match: *")...)},
 
 		{status: 400, example: "unknownParameter", requests: get("/token?scopes=okta.users.read")},
 		{status: 400, example: "unknownParameter", requests: drops("?min_ttl=60")},
@@ -197,6 +225,7 @@ func occasions() []occasion {
 		{status: 403, example: "fetchSite", requests: everywhere("Sec-Fetch-Site: cross-site")},
 		{status: 403, example: "host", requests: everywhere("Host: evil.test")},
 		{status: 404, example: "path", requests: get("/tokens")},
+		{status: 404, example: "ring", world: elsewise, requests: append(looksAt(ringDefault), looksAt(ringByName)...)},
 		{status: 405, example: "method", requests: []request{{method: "PATCH", path: "/token"}}},
 		{status: 413, example: "tooLarge", requests: append(posts("", big), revokes("", big)...)},
 		{status: 415, example: "type", requests: []request{

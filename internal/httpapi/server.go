@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	maxConnections       = 4096
-	maxHealthConnections = 256
+	maxConnections = 4096
+	// maxOtherConnections is for each of the other listeners.
+	maxOtherConnections = 256
 
 	// net/http adds 4 KiB of its own to MaxHeaderBytes: 16 KiB in all.
 	maxHeader = 12 << 10
@@ -32,6 +33,8 @@ const (
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
 	drainTimeout = 15 * time.Second
+	// publicTimeout bounds each step of a connection that comes from the internet.
+	publicTimeout = 5 * time.Second
 
 	// After /readyz has turned, the listener stays open until no request has come
 	// for Config.Quiet, so that nobody who is about to connect is turned away; but no
@@ -180,10 +183,23 @@ func bounded(listener net.Listener, most, part uint64) net.Listener {
 // ServeHealth answers Health on the listener until ctx ends. It is for a listener
 // of its own, and outlives the draining of Serve.
 func ServeHealth(ctx context.Context, listener net.Listener, a *API) error {
-	server := newServer(a.Health(), a.log)
+	return serveAlone(ctx, listener, newServer(a.Health(), a.log), "health")
+}
+
+// ServeJWKS answers JWKS on the listener until ctx ends. It is for a listener of its
+// own, and outlives the draining of Serve.
+func ServeJWKS(ctx context.Context, listener net.Listener, a *API) error {
+	server := newServer(a.JWKS(), a.log)
+	// Whoever is out there may hold a connection, and Okta has to get one.
+	server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = publicTimeout, publicTimeout, publicTimeout
+	return serveAlone(ctx, listener, server, "public keys")
+}
+
+// serveAlone serves what needs no draining.
+func serveAlone(ctx context.Context, listener net.Listener, server *http.Server, what string) error {
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(bounded(listener, maxHealthConnections, 8)); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving health on %s: %w", listener.Addr(), err)
+	if err := server.Serve(bounded(listener, maxOtherConnections, 8)); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving %s on %s: %w", what, listener.Addr(), err)
 	}
 	return nil
 }
