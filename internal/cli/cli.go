@@ -76,7 +76,7 @@ func (o options) load(cmd *cobra.Command, newLog logFor) (*config.Loaded, *slog.
 		return nil, nil, err
 	}
 	for _, warning := range loaded.Warnings {
-		log.Warn("the configuration ignores something", "warning", warning)
+		log.Warn("the configuration may not do what is meant", "warning", warning)
 	}
 	return loaded, log, nil
 }
@@ -179,6 +179,16 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return usagef("%s takes no argument: %q", cmd.CommandPath(), args[0])
 	}
 	return nil
+}
+
+// atMostOne takes one argument or none.
+func atMostOne(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usagef("%s takes one %s: %q is too much", cmd.CommandPath(), name, args[1])
+		}
+		return nil
+	}
 }
 
 // scopeFlag reads scopes by comma or space into the form of RFC 6749.

@@ -1,12 +1,14 @@
 package cli
 
 import (
-	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
-	"time"
+	"maps"
+	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -17,98 +19,84 @@ import (
 func newKeys(opts *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Look at and rotate signing keys, without a running broker",
+		Short: "Look at and change signing keys, without a running broker",
 		Long: `The keys commands work on the file of a key ring. A running broker takes up
-what they change within two seconds.`,
+what they change within two seconds, and goes on from there.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	name := cmd.PersistentFlags().String("key", config.DefaultKey, "the ring's name in the configuration")
 	complete(cmd, "key", opts, keyNames)
-	open := func(cmd *cobra.Command) (*keys.Ring, error) {
-		loaded, log, err := opts.load(cmd, commandLog)
+	open := func(cmd *cobra.Command) (*keyring, error) { return openKeyring(cmd, opts, *name) }
+	cmd.AddCommand(newKeysList(open), newKeysJWK(open), newKeysRotate(open), newKeysStage(open), newKeysActivate(open),
+		newKeysRetire(open), newKeysImport(open), newKeysExport(open))
+	return cmd
+}
+
+type openFunc func(*cobra.Command) (*keyring, error)
+
+// keyring is a ring with what its configuration says of it.
+type keyring struct {
+	*keys.Ring
+	name    string
+	cfg     config.Config
+	builder *builder // of clients whose keys are registered; nil: there are none
+}
+
+func openKeyring(cmd *cobra.Command, opts *options, name string) (*keyring, error) {
+	loaded, log, err := opts.load(cmd, commandLog)
+	if err != nil {
+		return nil, err
+	}
+	r := &keyring{name: name, cfg: loaded.Config}
+	for _, client := range r.clients() {
+		if r.cfg.Clients[client].Registration != config.RegistrationAPI {
+			continue
+		}
+		r.builder = &builder{log: log}
+		world, err := r.builder.build(cmd.Context(), r.cfg)
 		if err != nil {
 			return nil, err
 		}
-		return openRing(cmd.Context(), loaded.Config, *name, log, nil)
+		r.Ring = world.Rings[name]
+		return r, nil
 	}
-	cmd.AddCommand(newKeysList(open), newKeysJWK(open), newKeysRotate(open))
-	return cmd
+	r.Ring, err = openRing(cmd.Context(), r.cfg, name, log, nil)
+	return r, err
 }
 
-type openFunc func(*cobra.Command) (*keys.Ring, error)
-
-func newKeysList(open openFunc) *cobra.Command {
-	output := oneOf("table", "json")
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the keys of a ring",
-		Example: `  okta-token-broker keys list
-  okta-token-broker keys list --key reports --output json`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ring, err := open(cmd)
-			if err != nil {
-				return err
-			}
-			if output.chosen == "json" {
-				return printJSON(cmd.OutOrStdout(), listed(ring))
-			}
-			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			_, _ = fmt.Fprintln(table, "KID\tALG\tSTATE\tCREATED\tACTIVATED\tPROVEN")
-			for _, k := range listed(ring) {
-				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Kid, k.Algorithm, k.State,
-					cmp.Or(k.Created, "-"), cmp.Or(k.Activated, "-"), cmp.Or(k.Proven, "-"))
-			}
-			return table.Flush()
-		},
-	}
-	output.flag(cmd)
-	return cmd
+// clients are the names of those that sign with the ring.
+func (r *keyring) clients() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.cfg.Clients)), func(name string) bool { return r.cfg.Clients[name].Key != r.name })
 }
 
-// listedKey is a key as keys list shows it. Times are RFC 3339, and empty where
-// nobody wrote them down.
-type listedKey struct {
-	Kid       string `json:"kid"`
-	Algorithm string `json:"alg"`
-	State     string `json:"state"`
-	Created   string `json:"created,omitempty"`
-	Activated string `json:"activated,omitempty"`
-	Proven    string `json:"proven,omitempty"`
-}
-
-func listed(ring *keys.Ring) []listedKey {
-	list := []listedKey{}
-	for _, k := range ring.Keys() {
-		list = append(list, listedKey{k.ID(), k.Algorithm(), string(k.State()), when(k.Created()), when(k.Activated()), when(k.Proven())})
+// key finds the key that an argument names.
+func (r *keyring) key(kid string) (*keys.Key, error) {
+	if k := r.Find(kid); k != nil {
+		return k, nil
 	}
-	return list
-}
-
-func when(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339)
+	return nil, fmt.Errorf("ring %s has no key %q: see okta-token-broker keys list --key %s", r.name, kid, r.name)
 }
 
 func newKeysJWK(open openFunc) *cobra.Command {
 	return &cobra.Command{
-		Use:   "jwk",
+		Use:   "jwk [KID]",
 		Short: "Print the public key to paste into Okta; makes the key if there is none",
-		Long: `Prints the public half of the active key as a JWK. In Okta's admin console it
-goes into the app under General, Client Credentials: choose "Public key / Private
-key" and "Save keys in Okta", then Add key and paste.`,
+		Long: `Prints the public half of the active key, or of the one that is named, as a JWK.
+In Okta's admin console it goes into the app under General, Client Credentials:
+choose "Public key / Private key" and "Save keys in Okta", then Add key and paste.`,
 		Example: `  okta-token-broker keys jwk
   okta-token-broker keys jwk --key reports`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: atMostOne("KID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			ring, err := open(cmd)
 			if err != nil {
 				return err
 			}
 			key, _, err := ring.Active(cmd.Context(), "")
+			if err == nil && len(args) > 0 {
+				key, err = ring.key(args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -121,21 +109,22 @@ func newKeysRotate(open openFunc) *cobra.Command {
 	var kid string
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Make a new active key and print its public half",
-		Long: `Makes a new active key at once and retires the old one. The retired key stays in
-the ring, and /token falls back to it until Okta knows the new one.`,
+		Short: "Begin a rotation, and print the public half of the new key",
+		Long: `Makes a new key. Where a client of the ring has registration api or jwks_uri, the
+key is the next one, and a running broker walks on: it has Okta know the key,
+proves it with a token request, and only then signs with it. Otherwise the key is
+active at once; the old one stays in the ring and goes on signing for /token until
+somebody has added the new one to the app in Okta.`,
 		Example: `  okta-token-broker keys rotate
   okta-token-broker keys rotate --key reports --kid 2026-11`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if kid != "" {
-				if err := keys.CheckKid(kid); err != nil {
-					return usageError{err}
-				}
-			}
-			ring, err := open(cmd)
+			ring, err := openFor(cmd, open, kid)
 			if err != nil {
 				return err
+			}
+			if ring.cfg.Managed(ring.name) {
+				return stage(cmd, ring, kid)
 			}
 			key, err := ring.Rotate(cmd.Context(), kid)
 			if err != nil {
@@ -144,8 +133,260 @@ the ring, and /token falls back to it until Okta knows the new one.`,
 			return printJSON(cmd.OutOrStdout(), key.JWK())
 		},
 	}
-	cmd.Flags().StringVar(&kid, "kid", "", "what to call the key (default: its RFC 7638 thumbprint)")
+	kidFlag(cmd, &kid)
 	return cmd
+}
+
+func newKeysStage(open openFunc) *cobra.Command {
+	var kid string
+	cmd := &cobra.Command{
+		Use:   "stage",
+		Short: "Make the next key, which is published and does not sign, and print its public half",
+		Long: `Makes the next key: its public half is published, and it does not sign. A running
+broker finds out whether Okta takes it. It activates the key then if the ring has a
+schedule or a client with registration api or jwks_uri; otherwise keys activate
+does.`,
+		Example: `  okta-token-broker keys stage
+  okta-token-broker keys stage --key reports --kid 2026-11`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ring, err := openFor(cmd, open, kid)
+			if err != nil {
+				return err
+			}
+			return stage(cmd, ring, kid)
+		},
+	}
+	kidFlag(cmd, &kid)
+	return cmd
+}
+
+func kidFlag(cmd *cobra.Command, kid *string) {
+	cmd.Flags().StringVar(kid, "kid", "", "what to call the key (default: its RFC 7638 thumbprint)")
+}
+
+// openFor opens the ring that is to get a key of that name.
+func openFor(cmd *cobra.Command, open openFunc, kid string) (*keyring, error) {
+	if kid != "" {
+		if err := keys.CheckKid(kid); err != nil {
+			return nil, usageError{err}
+		}
+	}
+	return open(cmd)
+}
+
+func stage(cmd *cobra.Command, ring *keyring, kid string) error {
+	key, made, err := ring.Stage(cmd.Context(), kid)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !made && kid != "" && kid != key.ID():
+		return fmt.Errorf("key %q is staged already: activate or retire it first", key.ID())
+	case !made:
+		note(cmd, "key %q was staged already", key.ID())
+	case key.State() == keys.Active:
+		note(cmd, "it is the first key of the ring, and active")
+	case ring.cfg.Managed(ring.name):
+		note(cmd, "key %q is staged: a running broker goes on", key.ID())
+	}
+	return printJSON(cmd.OutOrStdout(), key.JWK())
+}
+
+func newKeysActivate(open openFunc) *cobra.Command {
+	return &cobra.Command{
+		Use:   "activate [KID]",
+		Short: "Sign with the next key from now on, or with the one that is named",
+		Long: `Makes the next key, or the one that is named, the one that signs, and retires the
+one that did. A retired key that is named is taken back. Nobody is asked whether
+Okta knows the key; until a token request has shown that, /token goes on with the
+key that Okta knows.`,
+		Example: `  okta-token-broker keys activate
+  okta-token-broker keys activate 2026-11 --key reports`,
+		Args: atMostOne("KID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ring, err := open(cmd)
+			if err != nil {
+				return err
+			}
+			key := ring.Next()
+			if len(args) > 0 {
+				key, err = ring.key(args[0])
+			} else if key == nil {
+				err = fmt.Errorf("ring %s has no next key: stage one, or name a key", ring.name)
+			}
+			if err != nil {
+				return err
+			}
+			if err := ring.Activate(cmd.Context(), key); err != nil {
+				return err
+			}
+			if key.Proven().IsZero() {
+				note(cmd, "key %q is not proven: POST / signs with it now, and /token once a token request under it works", key.ID())
+			}
+			return printJSON(cmd.OutOrStdout(), key.JWK())
+		},
+	}
+}
+
+func newKeysRetire(open openFunc) *cobra.Command {
+	return &cobra.Command{
+		Use:   "retire [KID]",
+		Short: "Remove old keys from the ring, or the one that is named",
+		Long: `Removes the retired keys from the ring for good; or the key that is named, which
+may also be the next one. Where registration is api it is removed from the app in
+Okta first. While the active key is not proven, the key that /token is signed with
+stays, unless it is named.`,
+		Example: `  okta-token-broker keys retire
+  okta-token-broker keys retire 2026-10 --key reports`,
+		Args: atMostOne("KID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ring, err := open(cmd)
+			if err != nil {
+				return err
+			}
+			old := ring.old()
+			if len(args) > 0 {
+				key, err := ring.key(args[0])
+				if err != nil {
+					return err
+				}
+				old = []*keys.Key{key}
+			}
+			for _, key := range old {
+				if err := ring.remove(cmd.Context(), key); err != nil {
+					return err
+				}
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), key.ID()); err != nil {
+					return err
+				}
+			}
+			if len(old) == 0 {
+				note(cmd, "there is no key to retire")
+			}
+			return nil
+		},
+	}
+}
+
+// old are the retired keys, but for the one that /token is signed with.
+func (r *keyring) old() (old []*keys.Key) {
+	candidates := r.Candidates("")
+	for _, key := range r.Keys() {
+		if key.State() == keys.Retired && (!candidates[0].Proven().IsZero() || key != candidates[1]) && key != candidates[0] {
+			old = append(old, key)
+		}
+	}
+	return old
+}
+
+// remove takes a key out of Okta, where the broker keeps it there, and then out of
+// the ring.
+func (r *keyring) remove(ctx context.Context, key *keys.Key) error {
+	if key.State() == keys.Active {
+		return fmt.Errorf("key %q signs: activate another one first", key.ID())
+	}
+	for _, client := range r.clients() {
+		if r.builder == nil {
+			break
+		}
+		if registry := r.builder.registry(r.cfg, client); registry != nil {
+			if err := registry.Remove(ctx, key); err != nil {
+				return fmt.Errorf("removing key %q from the app of client %s: %w", key.ID(), client, err)
+			}
+		}
+	}
+	return r.Retire(ctx, key)
+}
+
+func newKeysImport(open openFunc) *cobra.Command {
+	var kid string
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Take a private key that was made elsewhere into the ring, as the next one",
+		Long: `Takes a private key from a PEM file (PKCS#1, PKCS#8 or SEC 1) into the ring, as the
+next key, or as the active one of an empty ring, and prints its public half. The
+file stays: delete it. - reads standard input.`,
+		Example: `  okta-token-broker keys import old.pem --kid 2024
+  okta-token-broker keys import - --key reports < old.pem`,
+		Args: cobra.MatchAll(atMostOne("FILE"), func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("name the FILE to import, or - for standard input")
+			}
+			return nil
+		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ring, err := openFor(cmd, open, kid)
+			if err != nil {
+				return err
+			}
+			text, err := readKey(cmd.InOrStdin(), args[0])
+			if err != nil {
+				return err
+			}
+			key, err := ring.Import(cmd.Context(), text, kid)
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), key.JWK())
+		},
+	}
+	kidFlag(cmd, &kid)
+	return cmd
+}
+
+// maxImport bounds a file to import, in bytes.
+const maxImport = 64 << 10
+
+// readKey reads a file of bounded size.
+func readKey(stdin io.Reader, path string) ([]byte, error) {
+	in := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading the key to import: %w", err)
+		}
+		defer func() { _ = file.Close() }()
+		in = file
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxImport+1))
+	if err == nil && len(text) > maxImport {
+		err = fmt.Errorf("it is over %d KiB", maxImport>>10)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the key to import: %w", err)
+	}
+	return text, nil
+}
+
+func newKeysExport(open openFunc) *cobra.Command {
+	var public bool
+	cmd := &cobra.Command{
+		Use:   "export --public",
+		Short: "Print the public halves of all keys of a ring as a JWK Set",
+		Long: `Prints what /.well-known/jwks.json serves: the public halves of all keys of the
+ring as a JWK Set. Private keys are not exported; the ring's file is PEM.`,
+		Example: `  okta-token-broker keys export --public
+  okta-token-broker keys export --public --key reports > jwks.json`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !public {
+				return usageError{errors.New("private keys are not exported: give --public for the public ones")}
+			}
+			ring, err := open(cmd)
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), ring.JWKS())
+		},
+	}
+	cmd.Flags().BoolVar(&public, "public", false, "export the public keys")
+	return cmd
+}
+
+// note tells the user something beside the result.
+func note(cmd *cobra.Command, format string, args ...any) {
+	_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "note: "+format+"\n", args...)
 }
 
 // printJSON writes a result for people: indented.

@@ -58,7 +58,7 @@ func (r *reloader) reload(use func(config.Config) error, log *slog.Logger) error
 		return err
 	}
 	for _, warning := range loaded.Warnings {
-		log.Warn("the configuration ignores something", "warning", warning)
+		log.Warn("the configuration may not do what is meant", "warning", warning)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"okta-token-broker/internal/httpapi"
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/okta"
+	"okta-token-broker/internal/rotation"
 	"okta-token-broker/internal/telemetry"
 )
 
@@ -58,6 +59,11 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 			return fmt.Errorf("health_listen: %w", err)
 		}
 	}
+	if cfg.JWKSListen != "" {
+		if listeners.jwks, err = httpapi.ListenAnywhere(cmd.Context(), cfg.JWKSListen); err != nil {
+			return fmt.Errorf("jwks_listen: %w", err)
+		}
+	}
 	reload := &reloader{file: loaded.File, text: loaded.Text, load: func() (*config.Loaded, error) {
 		// The file that was found at the start, also when it is gone for a moment.
 		again, err := options{configFile: loaded.File}.read()
@@ -70,10 +76,10 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 }
 
 // listeners are those that are configured.
-type listeners struct{ api, health net.Listener }
+type listeners struct{ api, health, jwks net.Listener }
 
 func (l listeners) close() {
-	for _, listener := range []net.Listener{l.api, l.health} {
+	for _, listener := range []net.Listener{l.api, l.health, l.jwks} {
 		if listener != nil {
 			_ = listener.Close()
 		}
@@ -89,6 +95,8 @@ type service struct {
 	cfg     config.Config            // at the start
 	clients map[string]config.Client // now
 
+	rotation *rotation.Metrics
+	walking  walking
 	watchers sync.WaitGroup
 	rings    map[*keys.Ring]context.CancelFunc // ends the watch of each
 }
@@ -103,6 +111,7 @@ func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.
 	}
 	registry, metrics := telemetry.Registry()
 	s := &service{log: log, cfg: cfg, clients: cfg.Clients, rings: map[*keys.Ring]context.CancelFunc{}}
+	s.rotation = rotation.NewMetrics(registry)
 	s.builder = builder{log: log, metrics: okta.NewMetrics(registry), changed: func(ring *keys.Ring) { s.broker.Forgive(ring) }}
 	world, err := s.builder.build(ctx, cfg)
 	if err != nil {
@@ -110,20 +119,31 @@ func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.
 	}
 	logPolicy(cfg, log)
 	s.broker = broker.New(broker.Config{World: world, MaxTokens: cfg.MaxTokens, Log: log})
-	s.api = httpapi.New(httpapi.Config{Broker: s.broker, Hosts: cfg.Hosts, Metrics: metrics, Log: log})
+	s.api = httpapi.New(httpapi.Config{Broker: s.broker, Hosts: cfg.Hosts, Metrics: metrics, JWKSMaxAge: cfg.JWKSMaxAge,
+		Awaited: s.walking.awaited, Log: log})
 
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // on while requests are finished
 	defer func() {
+		s.walking.end() // rings store then what the walkers have found out
 		stopWatching()
 		s.watchers.Wait()
 		s.broker.Close()
 	}()
 	s.watch(watching, world)
+	s.walking.replace(watching, s.builder.walkers(cfg, s.rotation))
 	if listeners.health != nil {
 		log.Info("serving health", "listen", listeners.health.Addr().String())
 		s.watchers.Go(func() {
 			if err := httpapi.ServeHealth(watching, listeners.health, s.api); err != nil {
 				log.Error("health is not served any more", "err", err)
+			}
+		})
+	}
+	if listeners.jwks != nil {
+		log.Info("serving public keys", "listen", listeners.jwks.Addr().String())
+		s.watchers.Go(func() {
+			if err := httpapi.ServeJWKS(watching, listeners.jwks, s.api); err != nil {
+				log.Error("public keys are not served any more", "err", err)
 			}
 		})
 	}
@@ -179,6 +199,7 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 	}{
 		{"listen", s.cfg.Listen, cfg.Listen},
 		{"health_listen", s.cfg.HealthListen, cfg.HealthListen},
+		{"jwks_listen", s.cfg.JWKSListen, cfg.JWKSListen},
 		{"max_tokens", s.cfg.MaxTokens, cfg.MaxTokens},
 		{"log", s.cfg.Log, cfg.Log},
 	} {
@@ -188,7 +209,9 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 	}
 	s.broker.Swap(world)
 	s.api.SetHosts(cfg.Hosts)
+	s.api.SetJWKSMaxAge(cfg.JWKSMaxAge)
 	s.watch(ctx, world)
+	s.walking.replace(ctx, s.builder.walkers(cfg, s.rotation))
 	logPolicy(cfg, s.log)
 	s.log.Info("the configuration was taken up", "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
 	return nil

@@ -185,7 +185,7 @@ func TestConnectingAnOrg(t *testing.T) {
 	if resp.StatusCode != 200 {
 		t.Errorf("calling the resource: status %d", resp.StatusCode)
 	}
-	if list, _, _ := run(t, broker(t, dir, env, "keys", "list")); !regexp.MustCompile(`active .* \d{4}-\S+Z\n`).MatchString(list) {
+	if list, _, _ := run(t, broker(t, dir, env, "keys", "list")); !regexp.MustCompile(`active .* proven\n`).MatchString(list) {
 		t.Errorf("the key is not proven after a token:\n%s", list)
 	}
 
@@ -332,7 +332,7 @@ func TestProofSurvivesAQuickEnd(t *testing.T) {
 		t.Fatalf("status %d: %s", status, body)
 	}
 	s.stop(t, syscall.SIGTERM)
-	if list, _, _ := run(t, broker(t, dir, env, "keys", "list")); !regexp.MustCompile(`active .* \d{4}-\S+Z\n`).MatchString(list) {
+	if list, _, _ := run(t, broker(t, dir, env, "keys", "list")); !regexp.MustCompile(`active .* proven\n`).MatchString(list) {
 		t.Errorf("the proof is lost:\n%s", list)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/httpapi"
+	"okta-token-broker/internal/keys"
 )
 
 func newToken(opts *options) *cobra.Command {
@@ -23,7 +24,7 @@ func newToken(opts *options) *cobra.Command {
   curl -H "$(okta-token-broker token --output header)" https://acme.okta.com/api/v1/users`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, world, b, err := opts.assemble(cmd)
+			_, world, b, err := opts.assemble(cmd)
 			if err != nil {
 				return err
 			}
@@ -44,7 +45,7 @@ func newToken(opts *options) *cobra.Command {
 			default:
 				err = printJSON(out, answer)
 			}
-			storeProof(cmd.Context(), cfg, world)
+			storeProof(cmd.Context(), world, client, token.Kid)
 			return err
 		},
 	}
@@ -55,16 +56,18 @@ func newToken(opts *options) *cobra.Command {
 	return cmd
 }
 
-// storeProof stores that a key is proven, for rings with one client: where there
-// are more, this process has not heard of the others.
-func storeProof(ctx context.Context, cfg config.Config, world *broker.World) {
-	clients := map[string]int{}
-	for _, client := range cfg.Clients {
-		clients[client.Key]++
-	}
-	for name, ring := range world.Rings {
-		if clients[name] == 1 {
-			ring.Refresh(ctx)
+// storeProof stores that the key which a client's token was bought under is proven,
+// if the client has its ring for itself: of others this process has not heard.
+func storeProof(ctx context.Context, world *broker.World, client, kid string) {
+	var ring *keys.Ring
+	clients := map[*keys.Ring]int{}
+	for _, c := range world.Clients {
+		if clients[c.Ring]++; c.Name == client || c.ID == client {
+			ring = c.Ring
 		}
+	}
+	if key := ring.Find(kid); clients[ring] == 1 && key != nil {
+		ring.Prove(key)
+		ring.Refresh(ctx)
 	}
 }

@@ -30,6 +30,8 @@ type builder struct {
 	rings   map[string]builtRing
 	servers map[serverID]*okta.Server
 	clients map[string]builtClient
+
+	registries map[registryID]*okta.AppKeys
 }
 
 type builtRing struct {
@@ -41,6 +43,7 @@ type builtClient struct {
 	cfg    config.Client
 	ring   *keys.Ring
 	server *okta.Server
+	okta   *okta.Client
 	client *broker.Client
 }
 
@@ -48,7 +51,8 @@ type builtClient struct {
 // leaves the builder as it was.
 func (b *builder) build(ctx context.Context, cfg config.Config) (*broker.World, error) {
 	next := builder{log: b.log, metrics: b.metrics, changed: b.changed,
-		rings: map[string]builtRing{}, servers: map[serverID]*okta.Server{}, clients: map[string]builtClient{}}
+		rings: map[string]builtRing{}, servers: map[serverID]*okta.Server{}, clients: map[string]builtClient{},
+		registries: map[registryID]*okta.AppKeys{}}
 	world := &broker.World{
 		Clients: map[string]*broker.Client{},
 		Rings:   map[string]*keys.Ring{},
@@ -70,12 +74,17 @@ func (b *builder) build(ctx context.Context, cfg config.Config) (*broker.World, 
 		world.Rings[name] = ring
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-		built, err := b.client(name, cfg.Clients[name], world.Rings[cfg.Clients[name].Key], next.servers)
+		built, err := b.client(name, cfg.Clients[name], cfg.IsRotator(name), world.Rings[cfg.Clients[name].Key], next.servers)
 		if err != nil {
 			return nil, fmt.Errorf("client %s: %w", name, err)
 		}
 		next.clients[name] = built
 		world.Clients[name] = built.client
+	}
+	for id, registry := range b.registries {
+		if next.clients[cfg.Clients[id.client].Rotator].okta == id.rotator {
+			next.registries[id] = registry
+		}
 	}
 	*b = next
 	return world, nil
@@ -88,19 +97,29 @@ func (b *builder) ring(ctx context.Context, cfg config.Config, name string) (*ke
 	return openRing(ctx, cfg, name, b.log, b.changed)
 }
 
-func (b *builder) client(name string, cfg config.Client, ring *keys.Ring, servers map[serverID]*okta.Server) (builtClient, error) {
+func (b *builder) client(name string, cfg config.Client, rotator bool, ring *keys.Ring, servers map[serverID]*okta.Server) (builtClient, error) {
 	server, err := b.server(cfg, servers)
 	if err != nil {
 		return builtClient{}, err
 	}
-	if old, ok := b.clients[name]; ok && reflect.DeepEqual(old.cfg, cfg) && old.ring == ring && old.server == server {
+	if old, ok := b.clients[name]; ok && reflect.DeepEqual(old.cfg, cfg) && old.ring == ring && old.server == server && old.client.Rotator == rotator {
 		return old, nil
 	}
 	scopes, err := oauth.NewScopes(cfg.Scopes...)
 	if err != nil {
 		return builtClient{}, err
 	}
-	return builtClient{cfg, ring, server, &broker.Client{
+	built := builtClient{cfg: cfg, ring: ring, server: server}
+	built.okta = okta.NewClient(okta.ClientConfig{
+		Name:              name,
+		ID:                cfg.ClientID,
+		Server:            server,
+		Ring:              ring,
+		Scopes:            scopes,
+		AudienceIssuer:    cfg.Audience == config.AudienceIssuer,
+		AssertionLifetime: cfg.AssertionLifetime,
+	})
+	built.client = &broker.Client{
 		Name:      name,
 		ID:        cfg.ClientID,
 		Issuer:    cfg.Issuer,
@@ -108,15 +127,10 @@ func (b *builder) client(name string, cfg config.Client, ring *keys.Ring, server
 		Scopes:    scopes,
 		Audiences: audiences(cfg, server.Endpoints()),
 		Prefetch:  cfg.Prefetch,
-		Server: okta.NewClient(okta.ClientConfig{
-			Name:              name,
-			ID:                cfg.ClientID,
-			Server:            server,
-			Ring:              ring,
-			AudienceIssuer:    cfg.Audience == config.AudienceIssuer,
-			AssertionLifetime: cfg.AssertionLifetime,
-		}),
-	}}, nil
+		Rotator:   rotator,
+		Server:    built.okta,
+	}
+	return built, nil
 }
 
 // serverID tells which clients share what a server taught.
