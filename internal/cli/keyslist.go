@@ -118,7 +118,7 @@ func (r *keyring) registered(ctx context.Context) map[string]func(*keys.Key) str
 		saved, err := r.builder.appKeys(r.cfg, name).Status(ctx)
 		registered[name] = func(k *keys.Key) string {
 			for _, key := range saved {
-				if key.Kid == k.ID() && key.Thumbprint == k.Thumbprint() {
+				if key.Is(k) {
 					return key.Status
 				}
 			}

@@ -30,9 +30,9 @@ type Store interface {
 }
 
 // Holder is a Store that has the private keys elsewhere, in a KMS or behind
-// PKCS#11, and but public ones in the data: blocks of the type PUBLIC KEY. The
-// signers may be slow; a signature is waited for until its context ends, two
-// seconds at most.
+// PKCS#11, and public ones alone in the data: blocks of the type PUBLIC KEY. The
+// contexts bound the calls, not the signers that they return. A signer may be
+// slow; a signature is waited for until its context ends, two seconds at most.
 type Holder interface {
 	// Generate makes a key for one of Algorithms.
 	Generate(ctx context.Context, algorithm string) (crypto.Signer, error)

@@ -199,6 +199,11 @@ func (w *Walker) retire(ctx context.Context) {
 	if active.Proven().IsZero() || now.Before(since.Add(max(w.cfg.RetireAfter, leastOverlap))) || now.Before(w.cleaning.next) {
 		return
 	}
+	for _, client := range w.cfg.Clients {
+		if client.Registry != nil && !w.registry[registration{client.Name, active.Thumbprint()}] {
+			return // what is to stay is to be there first
+		}
+	}
 	for _, k := range all {
 		if k.State() != keys.Retired {
 			continue
