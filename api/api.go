@@ -52,7 +52,7 @@ type SignError struct {
 // Health answers /healthz and /readyz.
 type Health struct {
 	Status string `json:"status"`
-	// Awaited are keys that Okta does not know yet. It is for /readyz alone.
+	// Awaited are keys that Okta is not known to have. It is for /readyz alone.
 	Awaited []AwaitedKey `json:"awaited,omitempty"`
 }
 

@@ -107,7 +107,7 @@ func (c *Client) key(scopes oauth.Scopes) tokens.Key {
 // Exchange buys a token from the client's server. It implements tokens.Exchanger.
 func (b *Broker) Exchange(ctx context.Context, key tokens.Key) (oauth.Token, error) {
 	client := b.world.Load().Clients[key.Client]
-	if client == nil || client.key(key.Scopes) != key {
+	if client == nil || client.Rotator || client.key(key.Scopes) != key {
 		return oauth.Token{}, oauth.Fail(oauth.UnknownClient, "the client is not configured any more")
 	}
 	return client.Server.Exchange(ctx, key.Scopes)

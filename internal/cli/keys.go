@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/keys"
+	"okta-token-broker/internal/okta"
 )
 
 func newKeys(opts *options) *cobra.Command {
@@ -38,9 +40,9 @@ type openFunc func(*cobra.Command) (*keyring, error)
 // keyring is a ring with what its configuration says of it.
 type keyring struct {
 	*keys.Ring
-	name    string
-	cfg     config.Config
-	builder *builder // of clients whose keys are registered; nil: there are none
+	name string
+	cfg  config.Config
+	log  *slog.Logger
 }
 
 func openKeyring(cmd *cobra.Command, opts *options, name string) (*keyring, error) {
@@ -48,21 +50,30 @@ func openKeyring(cmd *cobra.Command, opts *options, name string) (*keyring, erro
 	if err != nil {
 		return nil, err
 	}
-	r := &keyring{name: name, cfg: loaded.Config}
-	for _, client := range r.clients() {
-		if r.cfg.Clients[client].Registration != config.RegistrationAPI {
+	ring, err := openRing(cmd.Context(), loaded.Config, name, log, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &keyring{ring, name, loaded.Config, log}, nil
+}
+
+// registries are where the keys of those clients are registered whose keys the
+// broker registers, by client.
+func (r *keyring) registries(ctx context.Context) (map[string]*okta.AppKeys, error) {
+	registries := map[string]*okta.AppKeys{}
+	b := builder{log: r.log}
+	for _, name := range r.clients() {
+		if r.cfg.Clients[name].Registration != config.RegistrationAPI {
 			continue
 		}
-		r.builder = &builder{log: log}
-		world, err := r.builder.build(cmd.Context(), r.cfg)
-		if err != nil {
-			return nil, err
+		if b.clients == nil {
+			if _, err := b.build(ctx, r.cfg); err != nil {
+				return nil, err
+			}
 		}
-		r.Ring = world.Rings[name]
-		return r, nil
+		registries[name] = b.appKeys(r.cfg, name)
 	}
-	r.Ring, err = openRing(cmd.Context(), r.cfg, name, log, nil)
-	return r, err
+	return registries, nil
 }
 
 // clients are the names of those that sign with the ring.
@@ -93,9 +104,11 @@ choose "Public key / Private key" and "Save keys in Okta", then Add key and past
 			if err != nil {
 				return err
 			}
-			key, _, err := ring.Active(cmd.Context(), "")
-			if err == nil && len(args) > 0 {
+			var key *keys.Key
+			if len(args) > 0 {
 				key, err = ring.key(args[0])
+			} else {
+				key, _, err = ring.Active(cmd.Context(), "")
 			}
 			if err != nil {
 				return err
@@ -198,9 +211,9 @@ func newKeysActivate(open openFunc) *cobra.Command {
 		Use:   "activate [KID]",
 		Short: "Sign with the next key from now on, or with the one that is named",
 		Long: `Makes the next key, or the one that is named, the one that signs, and retires the
-one that did. A retired key that is named is taken back. Nobody is asked whether
-Okta knows the key; until a token request has shown that, /token goes on with the
-key that Okta knows.`,
+one that did. A retired key that is named is taken back. Nobody is asked whether Okta
+has the key; until a token request has shown that, /token goes on with the key that
+Okta is known to take.`,
 		Example: `  okta-token-broker keys activate
   okta-token-broker keys activate 2026-11 --key reports`,
 		Args: atMostOne("KID"),
@@ -221,7 +234,7 @@ key that Okta knows.`,
 			if err := ring.Activate(cmd.Context(), key); err != nil {
 				return err
 			}
-			if key.Proven().IsZero() {
+			if ring.Keys()[0].Proven().IsZero() {
 				note(cmd, "key %q is not proven: POST / signs with it now, and /token once a token request under it works", key.ID())
 			}
 			return printJSON(cmd.OutOrStdout(), key.JWK())
@@ -254,7 +267,7 @@ stays, unless it is named.`,
 				old = []*keys.Key{key}
 			}
 			for _, key := range old {
-				if err := ring.remove(cmd.Context(), key); err != nil {
+				if err := ring.remove(cmd.Context(), key.Thumbprint()); err != nil {
 					return err
 				}
 				if _, err := fmt.Fprintln(cmd.OutOrStdout(), key.ID()); err != nil {
@@ -282,18 +295,22 @@ func (r *keyring) old() (old []*keys.Key) {
 
 // remove takes a key out of Okta, where the broker keeps it there, and then out of
 // the ring.
-func (r *keyring) remove(ctx context.Context, key *keys.Key) error {
+func (r *keyring) remove(ctx context.Context, kid string) error {
+	registries, err := r.registries(ctx)
+	if err != nil {
+		return err
+	}
+	r.Refresh(ctx) // a running broker may have activated it
+	key, err := r.key(kid)
+	if err != nil {
+		return err
+	}
 	if key.State() == keys.Active {
 		return fmt.Errorf("key %q signs: activate another one first", key.ID())
 	}
-	for _, client := range r.clients() {
-		if r.builder == nil {
-			break
-		}
-		if registry := r.builder.registry(r.cfg, client); registry != nil {
-			if err := registry.Remove(ctx, key); err != nil {
-				return fmt.Errorf("removing key %q from the app of client %s: %w", key.ID(), client, err)
-			}
+	for _, client := range slices.Sorted(maps.Keys(registries)) {
+		if err := registries[client].Remove(ctx, key); err != nil {
+			return fmt.Errorf("removing key %q from the app of client %s: %w", key.ID(), client, err)
 		}
 	}
 	return r.Retire(ctx, key)

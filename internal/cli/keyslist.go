@@ -107,28 +107,34 @@ func standing(k *keys.Key) string {
 // registered asks Okta which keys are registered for the clients whose keys the
 // broker registers.
 func (r *keyring) registered(ctx context.Context) map[string]func(*keys.Key) string {
-	registered := map[string]func(*keys.Key) string{}
-	if r.builder == nil {
-		return registered
+	unknown := func(err error) func(*keys.Key) string {
+		return func(*keys.Key) string { return "unknown: " + err.Error() }
 	}
-	for _, name := range r.clients() {
-		if r.cfg.Clients[name].Registration != config.RegistrationAPI {
+	standings := map[string]func(*keys.Key) string{}
+	registries, err := r.registries(ctx)
+	if err != nil {
+		for _, name := range r.clients() {
+			if r.cfg.Clients[name].Registration == config.RegistrationAPI {
+				standings[name] = unknown(err)
+			}
+		}
+	}
+	for name, registry := range registries {
+		saved, err := registry.Status(ctx)
+		if err != nil {
+			standings[name] = unknown(err)
 			continue
 		}
-		saved, err := r.builder.appKeys(r.cfg, name).Status(ctx)
-		registered[name] = func(k *keys.Key) string {
+		standings[name] = func(k *keys.Key) string {
 			for _, key := range saved {
 				if key.Is(k) {
 					return key.Status
 				}
 			}
-			if err != nil {
-				return "unknown: " + err.Error()
-			}
 			return "absent"
 		}
 	}
-	return registered
+	return standings
 }
 
 // standing is one word where it is the same for all clients.

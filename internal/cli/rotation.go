@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"context"
 	"maps"
 	"slices"
-	"sync"
 
 	"okta-token-broker/api"
 	"okta-token-broker/internal/config"
@@ -20,20 +18,9 @@ type registryID struct {
 	app     string
 }
 
-// registry is where the public keys of a client's app are registered; nil where
-// the configuration does not have the broker do that.
-func (b *builder) registry(cfg config.Config, name string) rotation.Registry {
-	if appKeys := b.appKeys(cfg, name); appKeys != nil {
-		return appKeys
-	}
-	return nil
-}
-
+// appKeys are the public keys of the app of a client with registration api.
 func (b *builder) appKeys(cfg config.Config, name string) *okta.AppKeys {
 	client := cfg.Clients[name]
-	if client.Registration != config.RegistrationAPI {
-		return nil
-	}
 	rotator := b.clients[client.Rotator]
 	id := registryID{rotator.okta, name, client.App()}
 	if b.registries[id] == nil {
@@ -49,19 +36,9 @@ func (b *builder) appKeys(cfg config.Config, name string) *okta.AppKeys {
 // walkers makes one walker for each ring that clients sign with.
 func (b *builder) walkers(cfg config.Config, metrics *rotation.Metrics) []*rotation.Walker {
 	var walkers []*rotation.Walker
-	for _, ringName := range slices.Sorted(maps.Keys(b.rings)) {
-		ring, schedule := b.rings[ringName].ring, cfg.Keys[ringName].Rotation
-		var clients []rotation.Client
-		for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-			if client := cfg.Clients[name]; client.Key == ringName {
-				clients = append(clients, rotation.Client{
-					Name:     name,
-					Server:   b.clients[name].okta,
-					Registry: b.registry(cfg, name),
-					Fetched:  client.Registration == config.RegistrationJWKSURI,
-				})
-			}
-		}
+	changed := b.changed
+	for _, name := range slices.Sorted(maps.Keys(b.rings)) {
+		ring, schedule, clients := b.rings[name].ring, cfg.Keys[name].Rotation, b.signers(cfg, name)
 		if len(clients) == 0 {
 			continue // nothing could show that a key is known
 		}
@@ -71,7 +48,7 @@ func (b *builder) walkers(cfg config.Config, metrics *rotation.Metrics) []*rotat
 			Every:        schedule.Every,
 			PublishAhead: schedule.PublishAhead,
 			RetireAfter:  schedule.RetireAfter,
-			Changed:      func() { b.changed(ring) },
+			Changed:      func() { changed(ring) },
 			Metrics:      metrics,
 			Log:          b.log,
 		}))
@@ -79,46 +56,28 @@ func (b *builder) walkers(cfg config.Config, metrics *rotation.Metrics) []*rotat
 	return walkers
 }
 
-// walking is a set of walkers that can be replaced by another.
-type walking struct {
-	mu      sync.Mutex
-	walkers []*rotation.Walker
-	stop    context.CancelFunc
-	running sync.WaitGroup
-}
-
-// replace stops the walkers there are, and starts others.
-func (w *walking) replace(ctx context.Context, walkers []*rotation.Walker) {
-	w.end()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	ctx, w.stop = context.WithCancel(ctx)
-	w.walkers = walkers
-	for _, walker := range walkers {
-		w.running.Go(func() { walker.Run(ctx) })
+// signers are the clients that sign with a ring.
+func (b *builder) signers(cfg config.Config, ring string) (signers []rotation.Client) {
+	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
+		client := cfg.Clients[name]
+		if client.Key != ring {
+			continue
+		}
+		signer := rotation.Client{Name: name, Server: b.clients[name].okta, Fetched: client.Registration == config.RegistrationJWKSURI}
+		if client.Registration == config.RegistrationAPI {
+			signer.Registry = b.appKeys(cfg, name)
+		}
+		signers = append(signers, signer)
 	}
-}
-
-// end stops the walkers.
-func (w *walking) end() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.stop != nil {
-		w.stop()
-		w.running.Wait()
-	}
-	w.walkers = nil
+	return signers
 }
 
 // awaited lists the keys that Okta is not known to have.
-func (w *walking) awaited() []api.AwaitedKey {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var awaited []api.AwaitedKey
-	for _, walker := range w.walkers {
-		if k, is := walker.Awaited(); is {
-			awaited = append(awaited, api.AwaitedKey{Ring: walker.Ring(), Kid: k.ID(), State: string(k.State())})
+func awaited(group *rotation.Group) func() []api.AwaitedKey {
+	return func() (keys []api.AwaitedKey) {
+		for _, k := range group.Awaited() {
+			keys = append(keys, api.AwaitedKey(k))
 		}
+		return keys
 	}
-	return awaited
 }

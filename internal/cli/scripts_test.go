@@ -6,13 +6,12 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +19,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"okta-token-broker/internal/config"
-	"okta-token-broker/internal/fakeokta"
 )
 
 // TestScripts runs the commands as users do. Beside testscript's own commands,
@@ -28,10 +26,15 @@ import (
 //
 //	fakeokta CLIENT-ID SCOPE...   starts a fake Okta with that app; its URL is $OKTA
 //	register CLIENT-ID FILE       adds the JWK in the file to the app
+//	superadmin CLIENT-ID SCOPE... adds an app that may change the keys of others
+//	oktakeys CLIENT-ID            prints the keys that are saved for the app
+//	oktafails N STATUS            lets the key API take N requests and fail the next one
+//	oktadown                      ends the fake Okta
+//	fill FILE                     puts the variables into a file that has them as $NAME
+//	newkey KIND FILE              makes a key file: pkcs1, pkcs8, sec1, encrypted, public, short, large
 //	get ADDRESS PATH              prints what the broker answers, once it serves; the
 //	                              address can be a configuration, whose listen is meant
 func TestScripts(t *testing.T) {
-	type oktaKey struct{}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
@@ -39,24 +42,20 @@ func TestScripts(t *testing.T) {
 			// As it often stands in an environment: on one line.
 			env.Setenv(quickEnd[0], quickEnd[1])
 			env.Setenv("EC_KEY", strings.ReplaceAll(block, "\n", `\n`))
-			env.Values[oktaKey{}] = new(*fakeokta.Okta)
+			env.Values[scriptOrg{}] = &scriptOrg{}
 			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fakeokta": func(ts *testscript.TestScript, _ bool, args []string) {
-				server := httptest.NewUnstartedServer(nil)
-				ts.Defer(server.Close)
-				ts.Setenv("OKTA", "http://"+server.Listener.Addr().String())
-				okta, err := fakeokta.New(fakeokta.Config{URL: "http://" + server.Listener.Addr().String()})
-				ts.Check(err)
-				ts.Check(okta.AddApp(fakeokta.App{ClientID: args[0], Scopes: args[1:]}))
-				server.Config.Handler = okta
-				server.Start()
-				*ts.Value(oktaKey{}).(**fakeokta.Okta) = okta
-			},
-			"register": func(ts *testscript.TestScript, _ bool, args []string) {
-				okta := *ts.Value(oktaKey{}).(**fakeokta.Okta)
-				ts.Check(okta.RegisterKey(args[0], json.RawMessage(ts.ReadFile(args[1]))))
+			"fakeokta":   startOrg,
+			"register":   register,
+			"superadmin": addSuperAdmin,
+			"oktakeys":   printSavedKeys,
+			"oktafails":  failKeyAPI,
+			"oktadown":   func(ts *testscript.TestScript, _ bool, _ []string) { orgOf(ts).server.Close() },
+			"newkey":     writeNewKey,
+			"fill": func(ts *testscript.TestScript, _ bool, args []string) {
+				filled := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(filled), 0o600))
 			},
 			"get": func(ts *testscript.TestScript, _ bool, args []string) {
 				address := args[0]

@@ -96,7 +96,7 @@ type service struct {
 	clients map[string]config.Client // now
 
 	rotation *rotation.Metrics
-	walking  walking
+	walkers  rotation.Group
 	watchers sync.WaitGroup
 	rings    map[*keys.Ring]context.CancelFunc // ends the watch of each
 }
@@ -120,17 +120,21 @@ func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.
 	logPolicy(cfg, log)
 	s.broker = broker.New(broker.Config{World: world, MaxTokens: cfg.MaxTokens, Log: log})
 	s.api = httpapi.New(httpapi.Config{Broker: s.broker, Hosts: cfg.Hosts, Metrics: metrics, JWKSMaxAge: cfg.JWKSMaxAge,
-		Awaited: s.walking.awaited, Log: log})
+		Awaited: awaited(&s.walkers), Log: log})
 
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // on while requests are finished
+	reloading, stopReloading := context.WithCancel(watching)
+	var reloads sync.WaitGroup
 	defer func() {
-		s.walking.end() // rings store then what the walkers have found out
+		stopReloading()
+		reloads.Wait()
+		s.walkers.End() // rings store then what the walkers have found out
 		stopWatching()
 		s.watchers.Wait()
 		s.broker.Close()
 	}()
 	s.watch(watching, world)
-	s.walking.replace(watching, s.builder.walkers(cfg, s.rotation))
+	s.walkers.Replace(watching, s.builder.walkers(cfg, s.rotation))
 	if listeners.health != nil {
 		log.Info("serving health", "listen", listeners.health.Addr().String())
 		s.watchers.Go(func() {
@@ -148,8 +152,8 @@ func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.
 		})
 	}
 	if reload != nil {
-		s.watchers.Go(func() {
-			reload.watch(watching, hangups, func(cfg config.Config) error { return s.swap(watching, cfg) }, log)
+		reloads.Go(func() {
+			reload.watch(reloading, hangups, func(cfg config.Config) error { return s.swap(watching, cfg) }, log)
 		})
 	}
 	log.Info("serving", "listen", listeners.api.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
@@ -210,8 +214,9 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 	s.broker.Swap(world)
 	s.api.SetHosts(cfg.Hosts)
 	s.api.SetJWKSMaxAge(cfg.JWKSMaxAge)
+	s.walkers.End()
 	s.watch(ctx, world)
-	s.walking.replace(ctx, s.builder.walkers(cfg, s.rotation))
+	s.walkers.Replace(ctx, s.builder.walkers(cfg, s.rotation))
 	logPolicy(cfg, s.log)
 	s.log.Info("the configuration was taken up", "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
 	return nil

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/httpapi"
 	"okta-token-broker/internal/keys"
+	"okta-token-broker/internal/rotation"
 )
 
 func newToken(opts *options) *cobra.Command {
@@ -24,6 +26,7 @@ func newToken(opts *options) *cobra.Command {
   curl -H "$(okta-token-broker token --output header)" https://acme.okta.com/api/v1/users`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			client = cmp.Or(client, config.DefaultClient)
 			_, world, b, err := opts.assemble(cmd)
 			if err != nil {
 				return err
@@ -45,7 +48,7 @@ func newToken(opts *options) *cobra.Command {
 			default:
 				err = printJSON(out, answer)
 			}
-			storeProof(cmd.Context(), world, client, token.Kid)
+			storeProof(cmd.Context(), world, client)
 			return err
 		},
 	}
@@ -58,16 +61,22 @@ func newToken(opts *options) *cobra.Command {
 
 // storeProof stores that the key which a client's token was bought under is proven,
 // if the client has its ring for itself: of others this process has not heard.
-func storeProof(ctx context.Context, world *broker.World, client, kid string) {
-	var ring *keys.Ring
-	clients := map[*keys.Ring]int{}
+func storeProof(ctx context.Context, world *broker.World, client string) {
+	rings := map[*keys.Ring]int{}
+	var asked *broker.Client
 	for _, c := range world.Clients {
-		if clients[c.Ring]++; c.Name == client || c.ID == client {
-			ring = c.Ring
+		if rings[c.Ring]++; c.Name == client || c.ID == client {
+			asked = c
 		}
 	}
-	if key := ring.Find(kid); clients[ring] == 1 && key != nil {
-		ring.Prove(key)
-		ring.Refresh(ctx)
+	server, ok := asked.Server.(rotation.Server)
+	if !ok || rings[asked.Ring] > 1 {
+		return
+	}
+	for _, key := range asked.Ring.Keys() {
+		if server.Works(key) {
+			asked.Ring.Prove(key)
+			asked.Ring.Refresh(ctx)
+		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"reflect"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -102,7 +101,7 @@ func (b *builder) client(name string, cfg config.Client, rotator bool, ring *key
 	if err != nil {
 		return builtClient{}, err
 	}
-	if old, ok := b.clients[name]; ok && reflect.DeepEqual(old.cfg, cfg) && old.ring == ring && old.server == server && old.client.Rotator == rotator {
+	if old, ok := b.clients[name]; ok && old.cfg.Like(cfg) && old.ring == ring && old.server == server && old.client.Rotator == rotator {
 		return old, nil
 	}
 	scopes, err := oauth.NewScopes(cfg.Scopes...)

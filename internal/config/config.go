@@ -4,6 +4,7 @@ package config
 
 import (
 	"cmp"
+	"reflect"
 	"time"
 
 	"okta-token-broker/internal/secret"
@@ -72,10 +73,11 @@ type Key struct {
 	PEM secret.Text `yaml:"-"`
 }
 
-// Equal reports whether both describe the same ring.
+// Equal reports whether both describe the same ring. When it rotates does not count.
 func (k Key) Equal(other Key) bool {
 	same := k.PEM.Equal(other.PEM)
 	k.PEM, other.PEM = secret.Text{}, secret.Text{}
+	k.Rotation, other.Rotation = Rotation{}, Rotation{}
 	return same && k == other
 }
 
@@ -189,6 +191,15 @@ func defaultClient() Client {
 		Prefetch:          true,
 		Registration:      RegistrationManual,
 	}
+}
+
+// Like reports whether tokens of one are as good for the other. How Okta learns of
+// keys does not count.
+func (c Client) Like(other Client) bool {
+	for _, c := range []*Client{&c, &other} {
+		c.Registration, c.AppID, c.Rotator = "", "", ""
+	}
+	return reflect.DeepEqual(c, other)
 }
 
 // App returns the id of the client's app in Okta's API.

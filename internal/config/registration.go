@@ -104,6 +104,11 @@ func (c *checker) rotators(cfg Config) {
 			named[client.Rotator] = name
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
+		if named[name] == "" && slices.Contains(cfg.Clients[name].Scopes, "okta.apps.manage") {
+			c.doubt("clients."+name+".scopes", "okta.apps.manage lets every caller change apps and their keys, since no client names this one as its rotator")
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(named)) {
 		rotator, path, by := cfg.Clients[name], "clients."+name, "clients."+named[name]+".rotator names this client"
 		if rotator.TokenEndpoint != "" || strings.Contains(rotator.Issuer, "/oauth2/") {

@@ -53,11 +53,28 @@ func (p *proofs) pending() int {
 	return p.unsaved
 }
 
-// stored takes note that so many are.
+// stored takes note that so many are, and forgets them: from then on it is for the
+// store to say.
 func (p *proofs) stored(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.unsaved -= n; p.unsaved == 0 {
+		clear(p.proven)
+	}
+}
+
+// kept takes note that so many are kept in memory alone.
+func (p *proofs) kept(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.unsaved -= n
+}
+
+// forget takes back that a key is proven.
+func (p *proofs) forget(k *Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.proven, k.thumbprint)
 }
 
 // overlay adds the proofs that are known in memory only.

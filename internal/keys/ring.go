@@ -164,8 +164,11 @@ func (r *Ring) Refresh(ctx context.Context) {
 	}
 	// What load reads has the proofs in it; writing it back is all.
 	_, err := r.change(ctx, func(ring []*Key) ([]*Key, error) { return ring, nil })
-	if err == nil || errors.Is(err, ErrReadOnly) { // which keeps none
+	switch {
+	case err == nil:
 		r.proofs.stored(pending)
+	case errors.Is(err, ErrReadOnly):
+		r.proofs.kept(pending)
 		err = nil
 	}
 	r.mu.Lock()

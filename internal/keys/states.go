@@ -54,7 +54,7 @@ func fallback(ring []*Key, last string) *Key {
 }
 
 // Rotate makes a new active key, called kid or by its thumbprint, and retires
-// the old one. The ring keeps at most 8 keys: the oldest retired one that was
+// the old one, and a next one. The ring keeps at most 8 keys: the oldest retired one that was
 // never proven goes first, the newest proven one stays. On an error the old key
 // goes on signing; only where the store failed after the new ring was in place
 // does the next Refresh take that one up.
@@ -63,7 +63,15 @@ func (r *Ring) Rotate(ctx context.Context, kid string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rotating ring %s: %w", r.cfg.Name, err)
 	}
-	_, err = r.change(ctx, func(ring []*Key) ([]*Key, error) { return shed(promote(ring, fresh)), nil })
+	_, err = r.change(ctx, func(ring []*Key) ([]*Key, error) {
+		rotated := promote(ring, fresh)
+		for i, k := range rotated {
+			if k.state == Next { // it would take over from the newer one
+				rotated[i] = k.with(func(k *Key) { k.state = Retired })
+			}
+		}
+		return shed(rotated), nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("rotating ring %s: %w", r.cfg.Name, err)
 	}
@@ -146,8 +154,8 @@ func (r *Ring) Import(ctx context.Context, text []byte, kid string) (k *Key, err
 	return k, nil
 }
 
-// Activate lets a key of the ring sign from now on, and retires the one that did.
-// A key that is active already is no error, one that is gone is.
+// Activate lets a key of the ring sign from now on, and retires the one that did. A
+// retired key has to be proven anew. A key that is active already is no error, one that is gone is.
 func (r *Ring) Activate(ctx context.Context, k *Key) error {
 	done := false
 	_, err := r.change(ctx, func(ring []*Key) ([]*Key, error) {
@@ -158,7 +166,13 @@ func (r *Ring) Activate(ctx context.Context, k *Key) error {
 		case ring[i].state == Active:
 			return nil, nil
 		}
-		promoted := ring[i].with(func(k *Key) { k.state, k.activated = Active, r.now() })
+		promoted := ring[i].with(func(k *Key) {
+			if k.state == Retired { // Okta may have forgotten it since
+				r.proofs.forget(k)
+				k.proven = time.Time{}
+			}
+			k.state, k.activated = Active, r.now()
+		})
 		done = true
 		return promote(slices.Concat(ring[:i], ring[i+1:]), promoted), nil
 	})

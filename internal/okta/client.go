@@ -64,16 +64,17 @@ func (c *Client) do(ctx context.Context, attempt attempt) error {
 		return &oauth.Error{Class: oauth.Internal, Description: "the signing key is not available: the broker's log has the reason", Err: err}
 	}
 	last, _ := c.last.Load().(string)
-	return c.signedBy(ctx, active, ring.Candidates(last), attempt)
+	return c.signedBy(ctx, active, ring.Candidates(last), false, attempt)
 }
 
 // An attempt is one request, with an assertion that the key signs.
 type attempt func(context.Context, *keys.Key) *failure
 
 // signedBy makes attempts with the candidates, one after the other. While the
-// server limits us or is down it sends nothing. The error is an *oauth.Error, with
+// server limits us or is down it sends nothing. proof is for a request that is made
+// for the key's sake alone. The error is an *oauth.Error, with
 // advice about the key that matters.
-func (c *Client) signedBy(caller context.Context, matters *keys.Key, candidates []*keys.Key, attempt attempt) error {
+func (c *Client) signedBy(caller context.Context, matters *keys.Key, candidates []*keys.Key, proof bool, attempt attempt) error {
 	ctx, cancel := context.WithTimeout(caller, exchangeTimeout)
 	defer cancel()
 	server := c.cfg.Server
@@ -86,7 +87,10 @@ func (c *Client) signedBy(caller context.Context, matters *keys.Key, candidates 
 	if fail != nil && fail.status == 0 && caller.Err() != nil {
 		fail.kind = abandoned
 	}
-	server.gate.learn(pass, fail, server.now())
+	// A server that fails over a key that it does not know is not down for that.
+	if !proof || fail == nil || fail.retryAfter > 0 {
+		server.gate.learn(pass, fail, server.now())
+	}
 	if fail == nil {
 		return nil
 	}

@@ -37,7 +37,7 @@ func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token
 // error is an *oauth.Error; that the server said no is of the class Refused,
 // InvalidScope or BadAnswer, that it said nothing Unavailable or TimedOut.
 func (c *Client) Prove(ctx context.Context, key *keys.Key) error {
-	return c.signedBy(ctx, key, []*keys.Key{key}, func(ctx context.Context, key *keys.Key) *failure {
+	return c.signedBy(ctx, key, []*keys.Key{key}, true, func(ctx context.Context, key *keys.Key) *failure {
 		_, fail := c.buy(ctx, key, c.cfg.Scopes)
 		return fail
 	})

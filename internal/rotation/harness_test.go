@@ -48,6 +48,7 @@ type org struct {
 	cfg     rotation.Config
 	clients map[string]*okta.Client
 	log     log
+	ahead   time.Duration // of the broker's clock
 	walker  *rotation.Walker
 	stop    func() // the walker
 }
@@ -118,7 +119,8 @@ func (o *org) addRotator(t *testing.T) {
 func (o *org) open(t *testing.T) {
 	t.Helper()
 	var err error
-	o.ring, err = keys.Open(t.Context(), keys.Config{Name: "default", Store: o.store, Algorithm: "ES256", Log: o.cfg.Log})
+	o.ring, err = keys.Open(t.Context(), keys.Config{Name: "default", Store: o.store, Algorithm: "ES256", Log: o.cfg.Log,
+		Now: func() time.Time { return time.Now().Add(o.ahead) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,75 +48,99 @@ func (t *trial) failed(now time.Time, err error) {
 	t.next = now.Add(pause)
 }
 
-// walk registers the active or the next key where that is needed, and proves it.
-func (w *Walker) walk(ctx context.Context, k *keys.Key) {
-	now := w.cfg.Now()
-	t := w.trials[k.Thumbprint()]
+// trial finds what is known of a key or of a step.
+func (w *Walker) trial(name string) *trial {
+	t := w.trials[name]
 	if t == nil {
 		t = &trial{}
-		w.trials[k.Thumbprint()] = t
+		w.trials[name] = t
 	}
-	if now.Before(t.next) {
-		return
-	}
-	err := w.register(ctx, k)
-	if err == nil && k.Proven().IsZero() && w.isPublished(k) {
-		err = w.prove(ctx, k)
-	}
-	switch {
-	case ctx.Err() != nil:
-	case err == nil:
-		*t = trial{}
-	case errors.Is(err, errNotHeard):
-	default:
-		t.failed(now, err)
-		w.say(t, err, "the key is not proven yet; until then the one that Okta knows goes on signing for /token", k)
-	}
-}
-
-// isPublished reports whether the key has been published for as long as it takes
-// until Okta has fetched it. An active one signs already.
-func (w *Walker) isPublished(k *keys.Key) bool {
-	return k.State() == keys.Active || !w.cfg.Now().Before(k.Created().Add(w.ahead()))
-}
-
-// register makes sure that Okta has the key, for clients whose keys are registered.
-func (w *Walker) register(ctx context.Context, k *keys.Key) error {
-	for _, client := range w.cfg.Clients {
-		id := registration{client.Name, k.Thumbprint()}
-		if client.Registry == nil || w.registry[id] {
-			continue
-		}
-		if err := client.Registry.Register(ctx, k); w.did("register", err) {
-			return fmt.Errorf("client %s: registering the key: %w", client.Name, err)
-		}
-		w.registry[id] = true
-		w.cfg.Changed()
-	}
-	return nil
+	return t
 }
 
 // errNotHeard says that there was no reason to ask a server yet.
 var errNotHeard = errors.New("no token was asked for yet")
 
-// prove finds out whether a token request under the key works for every client
-// that works with another key of the ring.
-func (w *Walker) prove(ctx context.Context, k *keys.Key) error {
-	if w.onlyListens() {
-		if !w.listen(k) {
-			return errNotHeard
-		}
-		return nil
+// attempt does something, unless it failed a moment ago, and says so when it fails.
+func (w *Walker) attempt(ctx context.Context, t *trial, what string, k *keys.Key, do func() error) {
+	if w.cfg.Now().Before(t.next) {
+		return
 	}
+	switch err := do(); {
+	case ctx.Err() != nil, errors.Is(err, errNotHeard):
+	case err != nil:
+		t.failed(w.cfg.Now(), err)
+		w.report(t, err, what, k)
+	default:
+		*t = trial{}
+	}
+}
+
+// walk registers the active or the next key where that is needed, and proves it.
+func (w *Walker) walk(ctx context.Context, k *keys.Key) {
+	if w.isRegistered(k) && !k.Proven().IsZero() {
+		return
+	}
+	what := "the key is not proven yet; until then the one that Okta knows goes on signing for /token"
+	if !k.Proven().IsZero() {
+		what = "it is not known whether Okta still has the key"
+	}
+	w.attempt(ctx, w.trial(k.Thumbprint()), what, k, func() error {
+		if !w.isRegistered(k) {
+			if err := w.register(ctx, k); err != nil {
+				return err
+			}
+		}
+		if !k.Proven().IsZero() || !w.isPublished(k) {
+			return nil
+		}
+		if w.onlyListens() {
+			if w.listen(); w.cfg.Ring.Keys()[0].Proven().IsZero() {
+				return errNotHeard
+			}
+			return nil
+		}
+		if err := w.prove(ctx, k); err != nil {
+			return err
+		}
+		w.cfg.Ring.Prove(k)
+		w.cfg.Changed()
+		return nil
+	})
+}
+
+// isPublished reports whether the key has been published for as long as it takes
+// until Okta has fetched it. An active one signs already.
+func (w *Walker) isPublished(k *keys.Key) bool {
+	return k.State() == keys.Active || w.isOver(k.Created(), w.ahead())
+}
+
+// onlyListens reports whether there is no other key that could sign instead, so
+// that nothing is to be decided. What the clients ask for then shows whether the
+// key works.
+func (w *Walker) onlyListens() bool { return len(w.cfg.Ring.Keys()) == 1 && !w.managed() }
+
+// listen proves the only key if a client has a token by it.
+func (w *Walker) listen() {
+	if !w.onlyListens() {
+		return
+	}
+	only := w.cfg.Ring.Keys()[0]
+	for _, client := range w.cfg.Clients {
+		if client.Server.Works(only) {
+			w.cfg.Ring.Prove(only)
+		}
+	}
+}
+
+// prove finds out whether a token request under the key works for every client
+// that works with another key of the ring. That one worked a while ago says nothing.
+func (w *Walker) prove(ctx context.Context, k *keys.Key) error {
 	proven := false
 	var refused error
 	for _, client := range w.cfg.Clients {
-		if client.Server.Works(k) {
-			proven = true
-			continue
-		}
 		err := client.Server.Prove(ctx, k)
-		w.did("prove", err)
+		w.count("prove", err)
 		if err == nil {
 			proven = true
 			continue
@@ -134,36 +158,15 @@ func (w *Walker) prove(ctx context.Context, k *keys.Key) error {
 	if !proven {
 		return refused
 	}
-	w.cfg.Ring.Prove(k)
-	w.cfg.Changed()
 	return nil
 }
 
-// onlyListens reports whether there is no other key that could sign instead, so
-// that nothing is to be decided. What the clients ask for then shows whether the
-// key works.
-func (w *Walker) onlyListens() bool { return len(w.cfg.Ring.Keys()) == 1 && !w.managed() }
-
-// listen proves a key that a client has a token by.
-func (w *Walker) listen(k *keys.Key) bool {
-	for _, client := range w.cfg.Clients {
-		if client.Server.Works(k) {
-			w.cfg.Ring.Prove(k)
-			return true
-		}
-	}
-	return false
-}
-
-// worksWithAnother reports whether the client works with another key that signs or
-// has signed. The error says why that could not be found out.
+// worksWithAnother reports whether the client works with another key that may sign
+// for it. The error says why that could not be found out.
 func (w *Walker) worksWithAnother(ctx context.Context, client Client, k *keys.Key) (bool, error) {
-	for _, other := range w.cfg.Ring.Keys() {
-		if other.State() == keys.Next || other.Thumbprint() == k.Thumbprint() {
+	for _, other := range w.cfg.Ring.Candidates("") {
+		if other.Thumbprint() == k.Thumbprint() {
 			continue
-		}
-		if client.Server.Works(other) {
-			return true, nil
 		}
 		err := client.Server.Prove(ctx, other)
 		if err == nil {
@@ -179,23 +182,30 @@ func (w *Walker) worksWithAnother(ctx context.Context, client Client, k *keys.Ke
 // isRefusal reports whether the server said no. Otherwise it said nothing, and
 // nothing follows from that.
 func isRefusal(err error) bool {
-	switch oauth.ClassOf(err) {
-	case oauth.Refused, oauth.InvalidScope, oauth.BadAnswer:
-		return true
+	e, ok := errors.AsType[*oauth.Error](err)
+	if !ok || e.Reach == oauth.ReachServer {
+		return false
 	}
-	return false
+	return e.Class == oauth.Refused || e.Class == oauth.InvalidScope || e.Class == oauth.BadAnswer
 }
 
-// say writes down why something does not work, once for each reason, and once more
-// when the window is over.
-func (w *Walker) say(t *trial, err error, what string, k *keys.Key) {
-	late := w.cfg.Now().Sub(t.since) >= proofWindow
+// report writes down why something does not work, once for each reason, and once
+// more when the window is over. k may be nil.
+func (w *Walker) report(t *trial, err error, what string, k *keys.Key) {
+	if e, ok := errors.AsType[*oauth.Error](err); ok && e.Repeated {
+		return // it was said before
+	}
+	log := w.cfg.Log
+	if k != nil {
+		log = log.With("kid", k.ID(), "state", k.State())
+	}
+	since := w.cfg.Now().Sub(t.since)
 	switch {
-	case late && !t.late:
+	case since >= proofWindow && !t.late:
 		t.late = true
-		w.cfg.Log.Error(what+", and its window of time is over", "kid", k.ID(), "state", k.State(), "for", w.cfg.Now().Sub(t.since).Round(time.Second), "err", err)
+		log.Error(what+", and its window of time is over", "for", since.Round(time.Second).String(), "err", err)
 	case err.Error() != t.said:
-		w.cfg.Log.Warn(what, "kid", k.ID(), "state", k.State(), "err", err)
+		log.Warn(what, "err", err)
 	}
 	t.said = err.Error()
 }

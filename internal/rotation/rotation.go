@@ -6,8 +6,9 @@ package rotation
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"okta-token-broker/internal/keys"
@@ -63,8 +64,8 @@ type Config struct {
 	// PublishAhead is how long a next key is published before it is tried, where
 	// Okta fetches keys.
 	PublishAhead time.Duration
-	// RetireAfter is how long a retired key is kept once the active one is proven
-	// and signs, three seconds at least.
+	// RetireAfter is how long a retired key is kept once the one that followed it is
+	// proven and signs, three seconds at least.
 	RetireAfter time.Duration
 	// Changed is called when the servers may know a key that they did not know. Nil:
 	// nobody is told.
@@ -80,10 +81,10 @@ type Config struct {
 // Walker walks the keys of one ring.
 type Walker struct {
 	cfg Config
-	// What is known of keys, by thumbprint. Only Run touches it.
-	trials   map[string]*trial
-	registry map[registration]bool // keys that are registered for sure
-	cleaning trial                 // of what is retired
+	// What is known, by thumbprint of a key or by name of a step. Only Run touches it.
+	trials     map[string]*trial
+	registered map[registration]bool // what was found or made so since Run began
+	seen       map[string]*keys.Key  // that the ring has or had
 }
 
 type registration struct{ client, thumbprint string }
@@ -100,11 +101,8 @@ func New(cfg Config) *Walker {
 		cfg.Changed = func() {}
 	}
 	cfg.Log = cfg.Log.With("ring", cfg.Ring.Name())
-	return &Walker{cfg: cfg, trials: map[string]*trial{}, registry: map[registration]bool{}}
+	return &Walker{cfg: cfg, trials: map[string]*trial{}, registered: map[registration]bool{}, seen: map[string]*keys.Key{}}
 }
-
-// Ring returns the name of the ring.
-func (w *Walker) Ring() string { return w.cfg.Ring.Name() }
 
 // Run walks until ctx ends.
 func (w *Walker) Run(ctx context.Context) {
@@ -112,46 +110,71 @@ func (w *Walker) Run(ctx context.Context) {
 	tick := time.NewTicker(stepEvery)
 	defer tick.Stop()
 	for {
-		w.step(ctx)
+		w.safely(func() { w.step(ctx) })
 		w.cfg.Metrics.show(w)
 		select {
 		case <-ctx.Done():
-			if w.onlyListens() { // what was heard since the last step
-				w.listen(w.cfg.Ring.Keys()[0])
-			}
+			w.safely(w.listen) // what was heard since the last step
 			return
 		case <-tick.C:
 		}
 	}
 }
 
+// safely keeps a bug here from ending the process.
+func (w *Walker) safely(do func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.cfg.Log.Error("panic while rotating", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	do()
+}
+
 // step does what can be done now.
 func (w *Walker) step(ctx context.Context) {
 	ring := w.cfg.Ring
+	ring.Refresh(ctx) // others walk it, too, while this process may have slept
 	if len(ring.Keys()) == 0 {
-		if !w.managed() {
-			return // the first request names the key
+		if w.managed() { // else the first request names the key
+			w.try(ctx, "stage", nil, func() error {
+				_, _, err := ring.Active(ctx, "")
+				return err
+			})
 		}
-		if _, _, err := ring.Active(ctx, ""); w.did("stage", err) {
+		if len(ring.Keys()) == 0 {
 			return
 		}
 	}
-	active := ring.Keys()[0]
-	w.walk(ctx, active)
+	w.remember(ring.Keys())
+	w.walk(ctx, ring.Keys()[0])
 	if next := ring.Next(); next != nil {
 		w.walk(ctx, next)
 	}
-	active = ring.Keys()[0]
 	switch next := ring.Next(); {
 	case next != nil && w.walksOn() && !next.Proven().IsZero():
-		if !w.did("activate", ring.Activate(ctx, next)) {
-			w.cfg.Changed()
-		}
-	case next == nil && w.due(active):
-		_, _, err := ring.Stage(ctx, "")
-		w.did("stage", err)
+		w.try(ctx, "activate", next, func() error { return ring.Activate(ctx, next) })
+	case next == nil && w.due(ring.Keys()[0]):
+		w.try(ctx, "stage", nil, func() error {
+			// Another process may have been first.
+			if ring.Refresh(ctx); !w.due(ring.Keys()[0]) {
+				return nil
+			}
+			_, _, err := ring.Stage(ctx, "")
+			return err
+		})
 	}
 	w.retire(ctx)
+}
+
+// try does a step of the walk, unless it failed a moment ago. What it is about may
+// be nil.
+func (w *Walker) try(ctx context.Context, step string, k *keys.Key, do func() error) {
+	w.attempt(ctx, w.trial(step), "the rotation does not go on: "+step, k, func() error {
+		err := do()
+		w.count(step, err)
+		return err
+	})
 }
 
 // managed reports whether Okta can learn of a key without anybody's help.
@@ -170,10 +193,8 @@ func (w *Walker) walksOn() bool { return w.managed() || w.cfg.Every > 0 }
 // due reports whether it is time to stage the next key. A key of unknown age is
 // replaced at once.
 func (w *Walker) due(active *keys.Key) bool {
-	if w.cfg.Every <= 0 || active.Proven().IsZero() {
-		return false
-	}
-	return !w.cfg.Now().Before(active.Activated().Add(w.cfg.Every - w.ahead()))
+	return w.cfg.Every > 0 && !active.Proven().IsZero() && w.cfg.Ring.Next() == nil &&
+		w.isOver(active.Activated(), w.cfg.Every-w.ahead())
 }
 
 // ahead is how long a next key is published before it is tried.
@@ -186,59 +207,41 @@ func (w *Walker) ahead() time.Duration {
 	return 0
 }
 
-// retire removes old keys, first at Okta and then from the ring: what the ring
-// has forgotten would stay at Okta for ever.
-func (w *Walker) retire(ctx context.Context) {
-	now, ring := w.cfg.Now(), w.cfg.Ring
-	all := ring.Keys()
-	active := all[0]
-	since := active.Proven()
-	if active.Activated().After(since) {
-		since = active.Activated()
-	}
-	if active.Proven().IsZero() || now.Before(since.Add(max(w.cfg.RetireAfter, leastOverlap))) || now.Before(w.cleaning.next) {
-		return
-	}
-	for _, client := range w.cfg.Clients {
-		if client.Registry != nil && !w.registry[registration{client.Name, active.Thumbprint()}] {
-			return // what is to stay is to be there first
-		}
-	}
-	for _, k := range all {
-		if k.State() != keys.Retired {
-			continue
-		}
-		if err := w.remove(ctx, k); err != nil {
-			w.cleaning.failed(now, err)
-			w.say(&w.cleaning, err, "an old key could not be removed; it is tried again", k)
-			return
-		}
-	}
-	w.cleaning = trial{}
+// isOver reports whether so much time has passed since. A time that is not known, or
+// lies ahead because a clock was set back, is long ago.
+func (w *Walker) isOver(since time.Time, d time.Duration) bool {
+	now := w.cfg.Now()
+	return since.After(now) || !now.Before(since.Add(d))
 }
 
-func (w *Walker) remove(ctx context.Context, k *keys.Key) error {
+// count counts a step.
+func (w *Walker) count(step string, err error) { w.cfg.Metrics.count(w.cfg.Ring.Name(), step, err) }
+
+// register makes sure that Okta has the key, for clients whose keys are registered.
+func (w *Walker) register(ctx context.Context, k *keys.Key) error {
 	for _, client := range w.cfg.Clients {
 		if client.Registry == nil {
 			continue
 		}
-		err := client.Registry.Remove(ctx, k)
-		if w.did("remove", err) {
-			return err
+		err := client.Registry.Register(ctx, k)
+		w.count("register", err)
+		if err != nil {
+			return fmt.Errorf("client %s: registering the key: %w", client.Name, err)
 		}
-		delete(w.registry, registration{client.Name, k.Thumbprint()})
+		if id := (registration{client.Name, k.Thumbprint()}); !w.registered[id] {
+			w.registered[id] = true
+			w.cfg.Changed()
+		}
 	}
-	err := w.cfg.Ring.Retire(ctx, k)
-	if errors.Is(err, keys.ErrReadOnly) {
-		return nil // who keeps the file takes old keys out of it
-	}
-	w.did("retire", err)
-	delete(w.trials, k.Thumbprint())
-	return err
+	return nil
 }
 
-// did counts a step, and reports whether it failed.
-func (w *Walker) did(step string, err error) (failed bool) {
-	w.cfg.Metrics.count(w.Ring(), step, err)
-	return err != nil
+// isRegistered reports whether all that register keys have this one.
+func (w *Walker) isRegistered(k *keys.Key) bool {
+	for _, client := range w.cfg.Clients {
+		if client.Registry != nil && !w.registered[registration{client.Name, k.Thumbprint()}] {
+			return false
+		}
+	}
+	return true
 }

@@ -81,7 +81,7 @@ func (s *Store) fly(ctx context.Context, e *entry, f *flight) {
 	defer cancel()
 	for again := true; again; {
 		token, err := s.fetch(ctx, e.key)
-		again = s.land(e, f, token, err)
+		again = s.land(ctx, e, f, token, err)
 	}
 }
 
@@ -125,10 +125,10 @@ func (s *Store) exchange(ctx context.Context, key Key) (token oauth.Token, err e
 
 // land keeps what a flight brings, or remembers why it brings nothing. It returns
 // whether to fly again.
-func (s *Store) land(e *entry, f *flight, token oauth.Token, err error) (again bool) {
+func (s *Store) land(ctx context.Context, e *entry, f *flight, token oauth.Token, err error) (again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil && f.forgiven && !e.gone {
+	if err != nil && f.forgiven && !e.gone && ctx.Err() == nil {
 		f.forgiven = false
 		return true
 	}

@@ -1,0 +1,112 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"okta-token-broker/internal/keys"
+)
+
+// retire removes old keys, first at Okta and then from the ring: what the ring
+// has forgotten would stay at Okta for ever.
+func (w *Walker) retire(ctx context.Context) {
+	old := w.old()
+	if len(old) == 0 {
+		return
+	}
+	active := w.cfg.Ring.Keys()[0]
+	w.attempt(ctx, w.trial("retire"), "old keys stay for now", active, func() error {
+		// An old key may be the only one that Okta still takes, however well the active
+		// one was proven once: somebody may have removed that.
+		if err := w.register(ctx, active); err != nil {
+			return err
+		}
+		if err := w.prove(ctx, active); err != nil {
+			return err
+		}
+		for _, k := range old {
+			if err := w.remove(ctx, k); err != nil {
+				return fmt.Errorf("removing key %q: %w", k.ID(), err)
+			}
+		}
+		return nil
+	})
+}
+
+// old lists what can go: retired keys whose time is over, and those that the ring
+// does not have any more. A full ring drops a key for each new one, and whoever
+// removed one by hand may have come before it was registered.
+func (w *Walker) old() []*keys.Key {
+	all := w.cfg.Ring.Keys()
+	if active := all[0]; active.Proven().IsZero() || !w.isRegistered(active) {
+		return nil // what is to stay is to be there first
+	}
+	var old []*keys.Key
+	has := map[string]bool{}
+	for _, k := range all {
+		has[k.Thumbprint()] = true
+		if k.State() == keys.Retired && w.isOverlapped(all, k) {
+			old = append(old, k)
+		}
+	}
+	for thumbprint, k := range w.seen {
+		if !has[thumbprint] {
+			old = append(old, k)
+		}
+	}
+	return old
+}
+
+// isOverlapped reports whether the key that followed this one has been proven and
+// has signed for long enough.
+func (w *Walker) isOverlapped(all []*keys.Key, k *keys.Key) bool {
+	successor := all[0]
+	for _, other := range all {
+		if other.State() == keys.Retired && !other.Proven().IsZero() &&
+			other.Activated().After(k.Activated()) && other.Activated().Before(successor.Activated()) {
+			successor = other
+		}
+	}
+	since := successor.Proven()
+	if successor.Activated().After(since) {
+		since = successor.Activated()
+	}
+	return w.isOver(since, max(w.cfg.RetireAfter, leastOverlap))
+}
+
+// remember notes which keys the ring has, where they may be registered.
+func (w *Walker) remember(all []*keys.Key) {
+	for _, client := range w.cfg.Clients {
+		if client.Registry == nil {
+			continue
+		}
+		for _, k := range all {
+			w.seen[k.Thumbprint()] = k
+		}
+	}
+}
+
+func (w *Walker) remove(ctx context.Context, k *keys.Key) error {
+	for _, client := range w.cfg.Clients {
+		if client.Registry == nil {
+			continue
+		}
+		err := client.Registry.Remove(ctx, k)
+		w.count("remove", err)
+		if err != nil {
+			return err
+		}
+		delete(w.registered, registration{client.Name, k.Thumbprint()})
+	}
+	err := w.cfg.Ring.Retire(ctx, k)
+	if errors.Is(err, keys.ErrReadOnly) {
+		return nil // who keeps the file takes old keys out of it
+	}
+	w.count("retire", err)
+	if err == nil {
+		delete(w.trials, k.Thumbprint())
+		delete(w.seen, k.Thumbprint())
+	}
+	return err
+}
