@@ -50,9 +50,9 @@ func (w *Walker) old() []*keys.Key {
 			old = append(old, k)
 		}
 	}
-	for thumbprint, k := range w.seen {
-		if !has[thumbprint] {
-			old = append(old, k)
+	for thumbprint, last := range w.seen {
+		if !has[thumbprint] && w.isOver(last.at, leastOverlap) {
+			old = append(old, last.key)
 		}
 	}
 	return old
@@ -82,7 +82,7 @@ func (w *Walker) remember(all []*keys.Key) {
 			continue
 		}
 		for _, k := range all {
-			w.seen[k.Thumbprint()] = k
+			w.seen[k.Thumbprint()] = sighting{k, w.cfg.Now()}
 		}
 	}
 }

@@ -84,10 +84,16 @@ type Walker struct {
 	// What is known, by thumbprint of a key or by name of a step. Only Run touches it.
 	trials     map[string]*trial
 	registered map[registration]bool // what was found or made so since Run began
-	seen       map[string]*keys.Key  // that the ring has or had
+	seen       map[string]sighting   // that the ring has or had
 }
 
 type registration struct{ client, thumbprint string }
+
+// sighting is a key with the time when the ring had it last.
+type sighting struct {
+	key *keys.Key
+	at  time.Time
+}
 
 // New makes a Walker. It does nothing before Run.
 func New(cfg Config) *Walker {
@@ -101,7 +107,7 @@ func New(cfg Config) *Walker {
 		cfg.Changed = func() {}
 	}
 	cfg.Log = cfg.Log.With("ring", cfg.Ring.Name())
-	return &Walker{cfg: cfg, trials: map[string]*trial{}, registered: map[registration]bool{}, seen: map[string]*keys.Key{}}
+	return &Walker{cfg: cfg, trials: map[string]*trial{}, registered: map[registration]bool{}, seen: map[string]sighting{}}
 }
 
 // Run walks until ctx ends.

@@ -30,7 +30,7 @@ func TestDroppedKeysGoAtOkta(t *testing.T) {
 		if got, want := o.keysAtOkta()[api.name(0)], "key11 ACTIVE"; got != want {
 			t.Errorf("the app has %q, want %q", got, want)
 		}
-		o.wantRefused(t, 0)
+		o.wantUnrefused(t)
 	})
 }
 
