@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -305,8 +306,13 @@ func (r *keyring) remove(ctx context.Context, kid string) error {
 	if err != nil {
 		return err
 	}
-	if key.State() == keys.Active {
+	switch key.State() {
+	case keys.Active:
 		return fmt.Errorf("key %q signs: activate another one first", key.ID())
+	case keys.Next: // from the ring first, or a running broker may activate it meanwhile
+		if err := r.Retire(ctx, key); err != nil {
+			return err
+		}
 	}
 	for _, client := range slices.Sorted(maps.Keys(registries)) {
 		if err := registries[client].Remove(ctx, key); err != nil {
@@ -359,11 +365,14 @@ const maxImport = 64 << 10
 func readKey(stdin io.Reader, path string) ([]byte, error) {
 	in := stdin
 	if path != "-" {
-		file, err := os.Open(path)
+		file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO may have no writer
 		if err != nil {
 			return nil, fmt.Errorf("reading the key to import: %w", err)
 		}
 		defer func() { _ = file.Close() }()
+		if info, err := file.Stat(); err == nil && !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("reading the key to import: %s is not a regular file", path)
+		}
 		in = file
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxImport+1))

@@ -55,12 +55,14 @@ api.`,
 // listedKey is a key as keys list shows it. Times are RFC 3339, and empty where
 // nobody wrote them down.
 type listedKey struct {
-	Kid       string `json:"kid"`
-	Algorithm string `json:"alg"`
-	State     string `json:"state"`
-	Created   string `json:"created,omitempty"`
-	Activated string `json:"activated,omitempty"`
-	Proven    string `json:"proven,omitempty"`
+	Kid string `json:"kid"`
+	// Thumbprint names the key where two have the same kid.
+	Thumbprint string `json:"thumbprint"`
+	Algorithm  string `json:"alg"`
+	State      string `json:"state"`
+	Created    string `json:"created,omitempty"`
+	Activated  string `json:"activated,omitempty"`
+	Proven     string `json:"proven,omitempty"`
 	// AgeSeconds is the age of the key, from Created.
 	AgeSeconds int64 `json:"age_seconds,omitempty"`
 	// Okta is by client.
@@ -74,7 +76,7 @@ func (r *keyring) list(ctx context.Context, now time.Time) []listedKey {
 	list := []listedKey{}
 	for _, k := range r.Keys() {
 		listed := listedKey{
-			Kid: k.ID(), Algorithm: k.Algorithm(), State: string(k.State()),
+			Kid: k.ID(), Thumbprint: k.Thumbprint(), Algorithm: k.Algorithm(), State: string(k.State()),
 			Created: when(k.Created()), Activated: when(k.Activated()), Proven: when(k.Proven()),
 			ages: [3]string{age(now, k.Created()), age(now, k.Activated()), age(now, k.Proven())},
 			Okta: map[string]string{},

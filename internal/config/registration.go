@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// mostRetired is how many retired keys a ring can hold beside the active and the next
+// one.
+const mostRetired = 6
+
 // maxPublished bounds publish_ahead and retire_after.
 const maxPublished = 8760 * time.Hour
 
@@ -32,6 +36,9 @@ func (c *checker) rotation(path, ring string, cfg Config) {
 		c.addf(path+".every", "must be longer than publish_ahead, for which a new key is published before it signs")
 	case !slices.ContainsFunc(slices.Collect(maps.Values(cfg.Clients)), func(client Client) bool { return client.Key == ring }):
 		c.addf(path+".every", "no client uses the ring, and nothing else could show that Okta knows a new key: set it to 0s")
+	}
+	if r.Every > 0 && r.RetireAfter/r.Every > mostRetired {
+		c.doubt(path+".retire_after", "is more than %d times every, and a ring holds eight keys: older ones go earlier", mostRetired)
 	}
 	if reason := fixed(key); r.Every > 0 && reason != "" {
 		c.addf(path+".every", "the broker cannot rotate this ring: %s", reason)
@@ -110,6 +117,12 @@ func (c *checker) rotators(cfg Config) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(named)) {
+		for _, other := range slices.Sorted(maps.Keys(cfg.Clients)) {
+			if other != name && cfg.Clients[other].Key == cfg.Clients[name].Key && cfg.Clients[name].Registration == RegistrationManual {
+				c.doubt("clients."+name+".key", "is the ring of clients.%s, too: new keys of that one wait until somebody has pasted them for this one; give the rotator a ring of its own", other)
+				break
+			}
+		}
 		rotator, path, by := cfg.Clients[name], "clients."+name, "clients."+named[name]+".rotator names this client"
 		if rotator.TokenEndpoint != "" || strings.Contains(rotator.Issuer, "/oauth2/") {
 			c.addf(path+".issuer", "must be the org, without token_endpoint and /oauth2/ID: %s", by)

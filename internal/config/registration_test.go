@@ -9,14 +9,18 @@ import (
 )
 
 // A rotator, a client whose keys it registers, and what may be added to both.
-const rotating = `keys:
-  mounted: {file: mounted.pem, read_only: true}
+const rotating = `keys: {apps: {file: apps.pem},
+  mounted: {file: mounted.pem, read_only: true}}
 clients:
-  rotator: {issuer: 'https://acme.okta.com', client_id: r, scopes: [okta.apps.read, okta.apps.manage]}
+  rotator: {issuer: 'https://acme.okta.com', client_id: r, key: apps, scopes: [okta.apps.read, okta.apps.manage]}
 `
 
 func TestSchedules(t *testing.T) {
 	const client = "clients:\n  default: {issuer: 'https://acme.okta.com', client_id: c, registration: %s}\njwks_listen: ':1'\n"
+	crowded, err := load(t, "keys: {default: {rotation: {every: 2h, retire_after: 14h}}}\n"+fmt.Sprintf(client, "manual"), nil)
+	if err != nil || len(crowded.Warnings) != 1 || !strings.Contains(crowded.Warnings[0], "rotation.retire_after: is more than 6 times every") {
+		t.Errorf("more keys than a ring holds: %v, %q", err, crowded.Warnings)
+	}
 	fetched, pasted := fmt.Sprintf(client, "jwks_uri"), fmt.Sprintf(client, "manual")
 	tests := []struct {
 		schedule string
@@ -147,8 +151,12 @@ func TestRegistrationByAPI(t *testing.T) {
 				wantProblems(t, file, nil, tt.want)
 				return
 			}
-			if loaded, err := load(t, file, nil); err != nil || len(loaded.Warnings) > 0 && !strings.Contains(tt.name, "its own") {
-				t.Errorf("%v, %v", err, loaded)
+			loaded, err := load(t, file, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(loaded.Warnings) > 0 && !strings.Contains(tt.name, "its own") { // that leaves the other one to everybody
+				t.Errorf("warnings: %q", loaded.Warnings)
 			}
 		})
 	}
@@ -188,18 +196,23 @@ func TestManaged(t *testing.T) {
 
 // A client that could be a rotator, and serves callers, may be there by mistake.
 func TestRotatorForEverybody(t *testing.T) {
-	const rotator = "clients:\n  r: {issuer: 'https://acme.okta.com', client_id: r, scopes: [okta.apps.read, okta.apps.manage]}\n"
+	const rotator = "keys: {apps: {file: apps.pem}}\nclients:\n  r: {issuer: 'https://acme.okta.com', client_id: r, key: apps, scopes: [okta.apps.read, okta.apps.manage]}\n"
 	loaded, err := load(t, rotator, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{loaded.File + ":2: clients.r.scopes: okta.apps.manage lets every caller change apps and their keys, since no client names this one as its rotator"}
+	want := []string{loaded.File + ":3: clients.r.scopes: okta.apps.manage lets every caller change apps and their keys, since no client names this one as its rotator"}
 	if diff := cmp.Diff(want, loaded.Warnings); diff != "" {
 		t.Error(diff)
 	}
-	loaded, err = load(t, rotator+"  a: {issuer: 'https://acme.okta.com', client_id: a, registration: api, rotator: r}\n", nil)
+	const named = rotator + "  a: {issuer: 'https://acme.okta.com', client_id: a, registration: api, rotator: r}\n"
+	loaded, err = load(t, named, nil)
 	if err != nil || len(loaded.Warnings) > 0 {
 		t.Errorf("named as a rotator: %v, %q", err, loaded.Warnings)
+	}
+	loaded, err = load(t, strings.Replace(named, "key: apps", "key: default", 1), nil)
+	if err != nil || len(loaded.Warnings) != 1 || !strings.Contains(loaded.Warnings[0], "clients.r.key: is the ring of clients.a, too") {
+		t.Errorf("with a ring that is shared: %v, %q", err, loaded.Warnings)
 	}
 }
 

@@ -232,15 +232,15 @@ func TestWhichKeyIsDropped(t *testing.T) {
 		dropped      string
 	}{
 		{"room for one more", "ARRRRRR", ""},
-		{"none proven: the oldest", "ARRRRRRR", "R7"},
+		{"none proven: the oldest but one", "ARRRRRRR", "R6"},
 		{"the oldest is the only proven one", "ARRRRRRr", "R6"},
 		{"the newest is proven", "ArRRRRRR", "R7"},
 		{"the active one is proven", "aRRRRRRR", "R7"},
 		{"one between is not proven", "arrRrrrr", "R3"},
 		{"only the one that signed is not proven", "Arrrrrrr", "A0"},
 		{"all proven: the oldest", "arrrrrrr", "r7"},
-		{"next keys stay", "aNNNNNNr", "r7"},
-		{"next keys stay, retired ones behind", "ANNRRRRR", "R7"},
+		{"next keys are retired", "aNNNNNNr", "N6"},
+		{"next keys are retired, behind others", "ANNRRRRR", "R6"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -263,7 +263,9 @@ func TestRingWithoutEnd(t *testing.T) {
 		kid := fmt.Sprint("generation ", i)
 		rotate(t, ring, kid)
 		want = slices.Insert(want, 0, kid)
-		want = want[:min(len(want), 8)]
+		if len(want) > 8 { // the oldest is what Okta may know
+			want = slices.Delete(want, 7, 8)
+		}
 		wantKids(t, ring, want...)
 	}
 	wantKids(t, open(t, path, Config{}), want...)

@@ -54,10 +54,10 @@ func fallback(ring []*Key, last string) *Key {
 }
 
 // Rotate makes a new active key, called kid or by its thumbprint, and retires
-// the old one, and a next one. The ring keeps at most 8 keys: the oldest retired one that was
-// never proven goes first, the newest proven one stays. On an error the old key
-// goes on signing; only where the store failed after the new ring was in place
-// does the next Refresh take that one up.
+// the old one, and a next one. The ring keeps at most 8 keys: the oldest retired one
+// that was never proven goes first, but never the one to fall back to. On an error
+// the old key goes on signing; only where the store failed after the new ring was in
+// place does the next Refresh take that one up.
 func (r *Ring) Rotate(ctx context.Context, kid string) (*Key, error) {
 	fresh, err := r.generate(ctx, kid, Active)
 	if err != nil {
@@ -286,10 +286,11 @@ func (r *Ring) generate(ctx context.Context, kid string, state State) (*Key, err
 func (k *Key) same(other *Key) bool { return k.thumbprint == other.thumbprint }
 
 // shed drops keys until the ring is within its bound: retired ones that were
-// never proven first, the oldest of them.
+// never proven first, the oldest of them, but not the one to fall back to.
 func shed(ring []*Key) []*Key {
 	for len(ring) > maxKeys {
-		drop := lastIndex(ring, func(k *Key) bool { return k.state == Retired && !isProven(k) })
+		other := fallback(ring, "")
+		drop := lastIndex(ring, func(k *Key) bool { return k.state == Retired && !isProven(k) && k != other })
 		if drop < 0 {
 			drop = lastIndex(ring, func(k *Key) bool { return k.state == Retired })
 		}

@@ -101,6 +101,7 @@ func (w *Walker) walk(ctx context.Context, k *keys.Key) {
 			return nil
 		}
 		if err := w.prove(ctx, k); err != nil {
+			w.forget(k) // Okta may have taken it, and not kept it
 			return err
 		}
 		w.cfg.Ring.Prove(k)
@@ -143,6 +144,7 @@ func (w *Walker) prove(ctx context.Context, k *keys.Key) error {
 		w.count("prove", err)
 		if err == nil {
 			proven = true
+			delete(w.broken, client.Name)
 			continue
 		}
 		err = fmt.Errorf("client %s: %w", client.Name, err)
@@ -150,15 +152,26 @@ func (w *Walker) prove(ctx context.Context, k *keys.Key) error {
 			return err
 		}
 		works, otherwise := w.worksWithAnother(ctx, client, k)
-		if works || otherwise != nil {
+		if works || otherwise != nil || !w.isBroken(client) {
 			return errors.Join(err, otherwise)
 		}
-		refused = err // under every key: it cannot be told by this client
+		refused = err // it cannot be told by this client
 	}
 	if !proven {
 		return refused
 	}
 	return nil
+}
+
+// isBroken reports whether a client that was refused under every key has been for so
+// long that it does not count. A server may refuse all for a moment.
+func (w *Walker) isBroken(client Client) bool {
+	since, known := w.broken[client.Name]
+	if !known {
+		since = w.cfg.Now()
+		w.broken[client.Name] = since
+	}
+	return w.cfg.Now().Sub(since) >= brokenFor
 }
 
 // worksWithAnother reports whether the client works with another key that may sign
@@ -170,6 +183,7 @@ func (w *Walker) worksWithAnother(ctx context.Context, client Client, k *keys.Ke
 		}
 		err := client.Server.Prove(ctx, other)
 		if err == nil {
+			delete(w.broken, client.Name)
 			return true, nil
 		}
 		if !isRefusal(err) {

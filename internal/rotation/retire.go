@@ -11,6 +11,11 @@ import (
 // retire removes old keys, first at Okta and then from the ring: what the ring
 // has forgotten would stay at Okta for ever.
 func (w *Walker) retire(ctx context.Context) {
+	if dropped := w.dropped(); len(dropped) > 0 {
+		w.attempt(ctx, w.trial("remove"), "keys that the ring has dropped stay at Okta for now", nil, func() error {
+			return w.removeAll(ctx, dropped)
+		})
+	}
 	old := w.old()
 	if len(old) == 0 {
 		return
@@ -25,37 +30,47 @@ func (w *Walker) retire(ctx context.Context) {
 		if err := w.prove(ctx, active); err != nil {
 			return err
 		}
-		for _, k := range old {
-			if err := w.remove(ctx, k); err != nil {
-				return fmt.Errorf("removing key %q: %w", k.ID(), err)
-			}
-		}
-		return nil
+		return w.removeAll(ctx, old)
 	})
 }
 
-// old lists what can go: retired keys whose time is over, and those that the ring
-// does not have any more. A full ring drops a key for each new one, and whoever
-// removed one by hand may have come before it was registered.
-func (w *Walker) old() []*keys.Key {
-	all := w.cfg.Ring.Keys()
-	if active := all[0]; active.Proven().IsZero() || !w.isRegistered(active) {
-		return nil // what is to stay is to be there first
-	}
-	var old []*keys.Key
-	has := map[string]bool{}
+func (w *Walker) removeAll(ctx context.Context, all []*keys.Key) error {
 	for _, k := range all {
-		has[k.Thumbprint()] = true
+		if err := w.remove(ctx, k); err != nil {
+			return fmt.Errorf("removing key %q: %w", k.ID(), err)
+		}
+	}
+	return nil
+}
+
+// old lists the retired keys whose time is over.
+func (w *Walker) old() (old []*keys.Key) {
+	all := w.cfg.Ring.Keys()
+	if all[0].Proven().IsZero() {
+		return nil
+	}
+	for _, k := range all {
 		if k.State() == keys.Retired && w.isOverlapped(all, k) {
 			old = append(old, k)
 		}
 	}
+	return old
+}
+
+// dropped lists the keys that the ring does not have any more, with which nobody
+// signs. A full ring drops a key for each new one, and whoever removed one by hand
+// may have come before it was registered.
+func (w *Walker) dropped() (dropped []*keys.Key) {
+	has := map[string]bool{}
+	for _, k := range w.cfg.Ring.Keys() {
+		has[k.Thumbprint()] = true
+	}
 	for thumbprint, last := range w.seen {
 		if !has[thumbprint] && w.isOver(last.at, leastOverlap) {
-			old = append(old, last.key)
+			dropped = append(dropped, last.key)
 		}
 	}
-	return old
+	return dropped
 }
 
 // isOverlapped reports whether the key that followed this one has been proven and

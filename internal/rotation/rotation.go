@@ -20,6 +20,9 @@ const (
 	// leastOverlap is how long a retired key is kept at least: other processes take
 	// up a switch within two seconds, and an assertion may be on its way.
 	leastOverlap = 3 * time.Second
+	// brokenFor is how long a client is refused under every key before it does not
+	// hold up the others any more.
+	brokenFor = 10 * time.Minute
 	// proofWindow is how long a server may take to know a key, before that is an
 	// error in the log. The key is tried on.
 	proofWindow = time.Hour
@@ -85,6 +88,7 @@ type Walker struct {
 	trials     map[string]*trial
 	registered map[registration]bool // what was found or made so since Run began
 	seen       map[string]sighting   // that the ring has or had
+	broken     map[string]time.Time  // clients by name: since when they are refused under every key
 }
 
 type registration struct{ client, thumbprint string }
@@ -107,7 +111,8 @@ func New(cfg Config) *Walker {
 		cfg.Changed = func() {}
 	}
 	cfg.Log = cfg.Log.With("ring", cfg.Ring.Name())
-	return &Walker{cfg: cfg, trials: map[string]*trial{}, registered: map[registration]bool{}, seen: map[string]sighting{}}
+	return &Walker{cfg: cfg, trials: map[string]*trial{}, registered: map[registration]bool{}, seen: map[string]sighting{},
+		broken: map[string]time.Time{}}
 }
 
 // Run walks until ctx ends.
@@ -240,6 +245,13 @@ func (w *Walker) register(ctx context.Context, k *keys.Key) error {
 		}
 	}
 	return nil
+}
+
+// forget takes back that a key is registered: what was found is not what holds.
+func (w *Walker) forget(k *keys.Key) {
+	for _, client := range w.cfg.Clients {
+		delete(w.registered, registration{client.Name, k.Thumbprint()})
+	}
 }
 
 // isRegistered reports whether all that register keys have this one.

@@ -248,7 +248,7 @@ func TestProofIsForEveryClientThatWorks(t *testing.T) {
 				o.stage(t, "second")
 				tt.before(t, o)
 				o.walk(t)
-				after(10 * time.Minute)
+				after(15 * time.Minute)
 				if got := !o.ring.Next().Proven().IsZero(); got != tt.proven {
 					t.Errorf("proven %v, want %v", got, tt.proven)
 				}
