@@ -56,23 +56,50 @@ func openKeyring(cmd *cobra.Command, opts *options, name string) (*keyring, erro
 	return &keyring{ring, name, loaded.Config, log}, nil
 }
 
-// registries are where the keys of those clients are registered whose keys the
-// broker registers, by client.
+// built connects the parts for the clients whose keys the broker registers; nil when
+// there are none.
+func (r *keyring) built(ctx context.Context) (*builder, error) {
+	b := &builder{log: r.log}
+	for _, name := range r.clients() {
+		if r.cfg.Clients[name].Registration == config.RegistrationAPI {
+			_, err := b.build(ctx, r.cfg)
+			return b, err
+		}
+	}
+	return nil, nil
+}
+
+// registries are where the keys of those clients are registered, by client.
 func (r *keyring) registries(ctx context.Context) (map[string]*okta.AppKeys, error) {
 	registries := map[string]*okta.AppKeys{}
-	b := builder{log: r.log}
+	b, err := r.built(ctx)
+	if b == nil || err != nil {
+		return registries, err
+	}
+	for _, name := range r.clients() {
+		if r.cfg.Clients[name].Registration == config.RegistrationAPI {
+			registries[name] = b.appKeys(r.cfg, name)
+		}
+	}
+	return registries, nil
+}
+
+// prove asks for a token under the active key for each of those clients: somebody may
+// have removed it at Okta.
+func (r *keyring) prove(ctx context.Context) error {
+	b, err := r.built(ctx)
+	if b == nil || err != nil {
+		return err
+	}
 	for _, name := range r.clients() {
 		if r.cfg.Clients[name].Registration != config.RegistrationAPI {
 			continue
 		}
-		if b.clients == nil {
-			if _, err := b.build(ctx, r.cfg); err != nil {
-				return nil, err
-			}
+		if err := b.clients[name].okta.Prove(ctx, r.Keys()[0]); err != nil {
+			return fmt.Errorf("asking for a token of client %s under the active key: %w", name, err)
 		}
-		registries[name] = b.appKeys(r.cfg, name)
 	}
-	return registries, nil
+	return nil
 }
 
 // clients are the names of those that sign with the ring.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -162,6 +163,11 @@ stays, unless it is named.`,
 				}
 				old = []*keys.Key{key}
 			}
+			if len(args) == 0 && len(old) > 0 {
+				if err := ring.prove(cmd.Context()); err != nil {
+					return fmt.Errorf("the old keys stay, unless one is named: %w", err)
+				}
+			}
 			for _, key := range old {
 				if err := ring.remove(cmd.Context(), key.Thumbprint()); err != nil {
 					return err
@@ -214,7 +220,13 @@ func (r *keyring) remove(ctx context.Context, kid string) error {
 			return fmt.Errorf("removing key %q from the app of client %s: %w", key.ID(), client, err)
 		}
 	}
-	return r.Retire(ctx, key)
+	err = r.Retire(ctx, key)
+	if err != nil && key.State() == keys.Retired { // it may have been taken back meanwhile
+		for _, client := range slices.Sorted(maps.Keys(registries)) {
+			err = errors.Join(err, registries[client].Register(ctx, key))
+		}
+	}
+	return err
 }
 
 func newKeysImport(open openFunc) *cobra.Command {

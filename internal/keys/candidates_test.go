@@ -112,3 +112,21 @@ func TestFind(t *testing.T) {
 		}
 	}
 }
+
+// TestOldestByAge: a key of unknown age is older than any that was made here, wherever
+// it stands after somebody has gone back and forth.
+func TestOldestByAge(t *testing.T) {
+	ring := open(t, ringFile(t, pkcs8(ecKey(0))), Config{Kid: "plain"})
+	rotate(t, ring, "one")
+	ok(t, ring.Activate(t.Context(), ring.Find("plain")))
+	rotate(t, ring, "two")
+	wantKids(t, ring, "two", "plain", "one")
+	for range 3 {
+		if got := kids(ring.Candidates("")); got[1] != "plain" {
+			t.Errorf("candidates %q, want the plain one to fall back to", got)
+		}
+		for i := range maxKeys {
+			rotate(t, ring, "more"+string(rune('a'+i)))
+		}
+	}
+}

@@ -70,13 +70,6 @@ func (p *proofs) kept(n int) {
 	p.unsaved -= n
 }
 
-// forget takes back that a key is proven.
-func (p *proofs) forget(k *Key) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.proven, k.thumbprint)
-}
-
 // overlay adds the proofs that are known in memory only.
 func (p *proofs) overlay(ring []*Key) []*Key {
 	p.mu.Lock()

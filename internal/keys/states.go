@@ -39,7 +39,7 @@ func fallback(ring []*Key, last string) *Key {
 		case k.thumbprint == last:
 			return k
 		default:
-			if oldest == nil {
+			if oldest == nil || k.created.Before(oldest.created) {
 				oldest = k
 			}
 			if isProven(k) {
@@ -154,8 +154,7 @@ func (r *Ring) Import(ctx context.Context, text []byte, kid string) (k *Key, err
 	return k, nil
 }
 
-// Activate lets a key of the ring sign from now on, and retires the one that did. A
-// retired key has to be proven anew. A key that is active already is no error, one that is gone is.
+// Activate lets a key of the ring sign from now on, and retires the one that did. A key that is active already is no error, one that is gone is.
 func (r *Ring) Activate(ctx context.Context, k *Key) error {
 	done := false
 	_, err := r.change(ctx, func(ring []*Key) ([]*Key, error) {
@@ -166,13 +165,7 @@ func (r *Ring) Activate(ctx context.Context, k *Key) error {
 		case ring[i].state == Active:
 			return nil, nil
 		}
-		promoted := ring[i].with(func(k *Key) {
-			if k.state == Retired { // Okta may have forgotten it since
-				r.proofs.forget(k)
-				k.proven = time.Time{}
-			}
-			k.state, k.activated = Active, r.now()
-		})
+		promoted := ring[i].with(func(k *Key) { k.state, k.activated = Active, r.now() })
 		done = true
 		return promote(slices.Concat(ring[:i], ring[i+1:]), promoted), nil
 	})

@@ -90,7 +90,7 @@ func TestChanges(t *testing.T) {
 		{"activate the next one", "aNr", activate(ringKey("aNr", "N1")), `active N1: old today -
 			retired a0: old - then
 			retired r2: old - then`, "", "key activated"},
-		{"go back", "AnrR", activate(ringKey("AnrR", "r2")), `active r2: old today -
+		{"go back", "AnrR", activate(ringKey("AnrR", "r2")), `active r2: old today then
 			retired A0: old - -
 			next n1: old - then
 			retired R3: old - -`, "", "key activated"},

@@ -3,6 +3,7 @@ package okta
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,9 @@ type ClientConfig struct {
 type Client struct {
 	cfg  ClientConfig
 	last atomic.Value // of string: thumbprint of the key that the server took last
+
+	mu      sync.Mutex
+	refused map[string]bool // thumbprints of keys that the server did not take the last time
 }
 
 // NewClient makes a Client.
@@ -51,7 +55,7 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.AssertionLifetime == 0 {
 		cfg.AssertionLifetime = 5 * time.Minute
 	}
-	return &Client{cfg: cfg}
+	return &Client{cfg: cfg, refused: map[string]bool{}}
 }
 
 // do sends what attempt sends, each time with a fresh assertion. It signs with

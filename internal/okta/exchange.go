@@ -50,8 +50,42 @@ func (c *Client) Works(key *keys.Key) bool {
 	return last == key.Thumbprint()
 }
 
-// buy makes one assertion and one POST to the token endpoint.
-func (c *Client) buy(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (oauth.Token, *failure) {
+// Refuses reports whether the server did not take the key the last time that it was
+// tried.
+func (c *Client) Refuses(key *keys.Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused[key.Thumbprint()]
+}
+
+// heard notes whether the server took the key.
+func (c *Client) heard(key *keys.Key, fail *failure) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case fail == nil:
+		delete(c.refused, key.Thumbprint())
+	case fail.refusesKeys():
+		if len(c.refused) > mostRefused {
+			clear(c.refused)
+		}
+		c.refused[key.Thumbprint()] = true
+	}
+}
+
+// mostRefused bounds the keys that are remembered as refused: a ring has fewer.
+const mostRefused = 16
+
+// buy makes one assertion and one POST to the token endpoint, and notes what that says
+// of the key.
+func (c *Client) buy(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (token oauth.Token, fail *failure) {
+	token, fail = c.ask(ctx, key, scopes)
+	c.heard(key, fail)
+	return token, fail
+}
+
+// ask makes one assertion and one POST to the token endpoint.
+func (c *Client) ask(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (oauth.Token, *failure) {
 	server := c.cfg.Server
 	made, fail := c.sign(ctx, key, server.endpoints.Token)
 	if fail != nil {

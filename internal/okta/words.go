@@ -74,6 +74,18 @@ func (done *corrections) choose(f *failure, hasOther bool) correction {
 	return fix
 }
 
+// refusesKeys reports whether the server said that the key will not do for the client,
+// or may have meant that.
+func (f *failure) refusesKeys() bool {
+	switch f.row.fix {
+	case otherKey, noKeyWill:
+		return true
+	case byState:
+		return f.refusesClient()
+	}
+	return false
+}
+
 // fixByState is for servers that say a bare invalid_client for every cause.
 func (f *failure) fixByState(clockDone bool) correction {
 	switch {

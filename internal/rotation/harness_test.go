@@ -224,6 +224,8 @@ type memory struct {
 	mu   sync.Mutex
 	data []byte
 	rev  int
+
+	readOnly bool
 }
 
 func (m *memory) String() string { return "in memory" }
@@ -240,6 +242,9 @@ func (m *memory) Load(context.Context) ([]byte, string, error) {
 func (m *memory) Save(_ context.Context, data []byte, rev string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.readOnly {
+		return keys.ErrReadOnly
+	}
 	if (rev == "") != (m.rev == 0) || rev != "" && rev != strconv.Itoa(m.rev) {
 		return keys.ErrConflict
 	}

@@ -166,12 +166,14 @@ func (w *Walker) prove(ctx context.Context, k *keys.Key) error {
 // isBroken reports whether a client that was refused under every key has been for so
 // long that it does not count. A server may refuse all for a moment.
 func (w *Walker) isBroken(client Client) bool {
-	since, known := w.broken[client.Name]
-	if !known {
-		since = w.cfg.Now()
-		w.broken[client.Name] = since
+	now := w.cfg.Now()
+	o, known := w.broken[client.Name]
+	if !known || now.Sub(o.last) >= brokenFor { // nobody knows what was in between
+		o.since = now
 	}
-	return w.cfg.Now().Sub(since) >= brokenFor
+	o.last = now
+	w.broken[client.Name] = o
+	return now.Sub(o.since) >= brokenFor
 }
 
 // worksWithAnother reports whether the client works with another key that may sign
@@ -232,7 +234,7 @@ func (w *Walker) Awaited() (k *keys.Key, ok bool) {
 	if len(all) == 0 {
 		return nil, false
 	}
-	if active := all[0]; active.Proven().IsZero() {
+	if active := all[0]; active.Proven().IsZero() || w.refused(active) {
 		return active, true
 	}
 	if next := w.cfg.Ring.Next(); next != nil && next.Proven().IsZero() && w.isPublished(next) {

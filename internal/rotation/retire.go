@@ -46,7 +46,7 @@ func (w *Walker) removeAll(ctx context.Context, all []*keys.Key) error {
 // old lists the retired keys whose time is over.
 func (w *Walker) old() (old []*keys.Key) {
 	all := w.cfg.Ring.Keys()
-	if all[0].Proven().IsZero() {
+	if all[0].Proven().IsZero() || w.fixed {
 		return nil
 	}
 	for _, k := range all {
@@ -103,6 +103,10 @@ func (w *Walker) remember(all []*keys.Key) {
 }
 
 func (w *Walker) remove(ctx context.Context, k *keys.Key) error {
+	w.cfg.Ring.Refresh(ctx)
+	if now := w.cfg.Ring.Find(k.Thumbprint()); now != nil && now.State() != keys.Retired {
+		return nil // somebody has taken it back meanwhile
+	}
 	for _, client := range w.cfg.Clients {
 		if client.Registry == nil {
 			continue
@@ -116,10 +120,13 @@ func (w *Walker) remove(ctx context.Context, k *keys.Key) error {
 	}
 	err := w.cfg.Ring.Retire(ctx, k)
 	if errors.Is(err, keys.ErrReadOnly) {
-		return nil // who keeps the file takes old keys out of it
+		w.fixed = true // who keeps the file takes old keys out of it
+		return nil
 	}
 	w.count("retire", err)
-	if err == nil {
+	if err != nil {
+		w.forget(k) // it may be the active one now
+	} else {
 		delete(w.trials, k.Thumbprint())
 		delete(w.seen, k.Thumbprint())
 	}

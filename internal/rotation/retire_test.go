@@ -80,7 +80,8 @@ func TestOldKeysStay(t *testing.T) {
 	})
 }
 
-// TestGoingBack: a key that is taken back has to show anew that Okta has it.
+// TestGoingBack: Okta may have forgotten a key that is taken back. The one that it
+// takes stays.
 func TestGoingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := rotated(t, manual)
@@ -88,17 +89,56 @@ func TestGoingBack(t *testing.T) {
 		if err := o.ring.Activate(t.Context(), o.ring.Find("first")); err != nil {
 			t.Fatal(err)
 		}
-		after(time.Minute)
-		o.want(t, "active first, retired second+")
-		o.token(t, "second")
+		for range 3 {
+			after(time.Hour)
+			o.token(t, "second")
+			o.want(t, "active first+, retired second+")
+		}
+		if k, awaited := o.walker.Awaited(); !awaited || k.ID() != "first" {
+			t.Errorf("awaited: %v, %v", k, awaited)
+		}
+		o.register(t, manual.name(0), o.ring.Find("first"))
+		after(10 * time.Minute)
+		o.want(t, "active first+")
+		o.token(t, "first")
+	})
+}
+
+// TestRemovedAtOkta: a key that is registered by the broker is registered again when
+// somebody has removed it.
+func TestRemovedAtOkta(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrg(t, api)
+		o.walk(t)
+		o.token(t, "first")
+		after(2 * time.Second)
+		o.okta.RemoveKey(api.name(0), "first")
+		if _, err := o.clients[api.name(0)].Exchange(t.Context(), scope); err == nil {
+			t.Fatal("a token under a key that is not there")
+		}
 		if _, awaited := o.walker.Awaited(); !awaited {
 			t.Error("the key is not awaited")
 		}
-		after(3 * time.Hour)
-		o.want(t, "active first, retired second+")
-		o.register(t, manual.name(0), o.ring.Find("first"))
-		after(10 * time.Minute)
+		after(2 * time.Second)
 		o.token(t, "first")
+		if _, awaited := o.walker.Awaited(); awaited {
+			t.Error("the key is awaited")
+		}
+	})
+}
+
+// TestReadOnlyRing: nothing is asked for the sake of a removal that cannot be.
+func TestReadOnlyRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := rotated(t, manual)
+		o.store.readOnly = true
+		after(3 * time.Hour)
+		before := o.okta.Counters().TokenRequests
+		after(3 * time.Hour)
+		o.want(t, "active second+, retired first+")
+		if got := o.okta.Counters().TokenRequests - before; got != 0 {
+			t.Errorf("%d token requests", got)
+		}
 	})
 }
 

@@ -23,6 +23,8 @@ const (
 	// brokenFor is how long a client is refused under every key before it does not
 	// hold up the others any more.
 	brokenFor = 10 * time.Minute
+	// doubtEvery is how often a key that is refused is looked for at Okta.
+	doubtEvery = 30 * time.Second
 	// proofWindow is how long a server may take to know a key, before that is an
 	// error in the log. The key is tried on.
 	proofWindow = time.Hour
@@ -34,6 +36,8 @@ type Server interface {
 	Prove(ctx context.Context, key *keys.Key) error
 	// Works reports whether the client's last token was bought under the key.
 	Works(key *keys.Key) bool
+	// Refuses reports whether the server did not take the key the last time.
+	Refuses(key *keys.Key) bool
 }
 
 // Registry holds the public keys of one app at Okta. Both operations are
@@ -88,10 +92,15 @@ type Walker struct {
 	trials     map[string]*trial
 	registered map[registration]bool // what was found or made so since Run began
 	seen       map[string]sighting   // that the ring has or had
-	broken     map[string]time.Time  // clients by name: since when they are refused under every key
+	broken     map[string]outage     // clients by name that are refused under every key
+	looked     time.Time             // when what Okta has was doubted last
+	fixed      bool                  // the ring cannot be written
 }
 
 type registration struct{ client, thumbprint string }
+
+// outage is the time in which a client was refused under every key.
+type outage struct{ since, last time.Time }
 
 // sighting is a key with the time when the ring had it last.
 type sighting struct {
@@ -112,7 +121,7 @@ func New(cfg Config) *Walker {
 	}
 	cfg.Log = cfg.Log.With("ring", cfg.Ring.Name())
 	return &Walker{cfg: cfg, trials: map[string]*trial{}, registered: map[registration]bool{}, seen: map[string]sighting{},
-		broken: map[string]time.Time{}}
+		broken: map[string]outage{}}
 }
 
 // Run walks until ctx ends.
@@ -158,6 +167,7 @@ func (w *Walker) step(ctx context.Context) {
 		}
 	}
 	w.remember(ring.Keys())
+	w.doubt(ring.Keys()[0])
 	w.walk(ctx, ring.Keys()[0])
 	if next := ring.Next(); next != nil {
 		w.walk(ctx, next)
@@ -245,6 +255,25 @@ func (w *Walker) register(ctx context.Context, k *keys.Key) error {
 		}
 	}
 	return nil
+}
+
+// doubt has the active key registered again where a server refuses it: somebody may
+// have removed it at Okta.
+func (w *Walker) doubt(active *keys.Key) {
+	if w.refused(active) && w.isOver(w.looked, doubtEvery) {
+		w.looked = w.cfg.Now()
+		w.forget(active)
+	}
+}
+
+// refused reports whether a client's server does not take the key.
+func (w *Walker) refused(k *keys.Key) bool {
+	for _, client := range w.cfg.Clients {
+		if client.Server.Refuses(k) {
+			return true
+		}
+	}
+	return false
 }
 
 // forget takes back that a key is registered: what was found is not what holds.
