@@ -18,6 +18,8 @@ const (
 
 	statusActive   = "ACTIVE"
 	statusInactive = "INACTIVE"
+
+	instant = "2006-01-02T15:04:05.000Z" // how the management API writes a time
 )
 
 // KeyList is a form in which the key API lists an app's keys. All of them have been seen.
@@ -69,7 +71,6 @@ func (k *savedKey) status() string {
 
 // view is the key in the form of the API: the JWK and what Okta adds.
 func (k *savedKey) view() map[string]any {
-	const instant = "2006-01-02T15:04:05.000Z"
 	members := map[string]any{}
 	jwk, err := k.MarshalJSON()
 	if err == nil {

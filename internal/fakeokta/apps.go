@@ -36,6 +36,11 @@ type App struct {
 	JWKSLag time.Duration
 	// JWKSRefetch makes Okta look again at once for a kid that is not in the set it holds. What Okta does is not known.
 	JWKSRefetch bool
+	// DPoP tells whether the app requires it (RFC 9449): no token without a proof, and each bound to the proof's key.
+	DPoP bool
+	// HonoursDPoP makes an app that does not require DPoP get a bound token where it sends a proof. Okta reportedly
+	// ignores such a proof, and answers with a Bearer token.
+	HonoursDPoP bool
 }
 
 type app struct {
@@ -43,8 +48,10 @@ type app struct {
 	appID      string
 	granted    []string
 	superAdmin bool
+	honours    bool // a proof, also where dpop is not required
 
 	mu     sync.Mutex // guards what follows
+	dpop   bool       // required
 	keys   []*savedKey
 	remote remote
 	jtis   memory
@@ -76,6 +83,7 @@ func (o *Okta) AddApp(a App) error {
 	}
 	o.apps[a.ClientID] = &app{
 		id: a.ClientID, appID: a.ID, granted: slices.Clone(a.Scopes), superAdmin: a.SuperAdmin,
+		dpop: a.DPoP, honours: a.HonoursDPoP,
 		remote: remote{uri: a.JWKSURI, lag: a.JWKSLag, refetch: a.JWKSRefetch},
 	}
 	return nil
@@ -108,6 +116,19 @@ func (o *Okta) RemoveKey(clientID, kid string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.keys = slices.DeleteFunc(a.keys, func(k *savedKey) bool { return k.KeyID == kid })
+}
+
+// SetDPoP makes the app require DPoP from the next token request on, or no longer, as an administrator does. Tokens that
+// were issued stay what they are.
+func (o *Okta) SetDPoP(clientID string, required bool) error {
+	a := o.app(clientID)
+	if a == nil {
+		return fmt.Errorf("setting DPoP of app %q: no such app", clientID)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.dpop = required
+	return nil
 }
 
 // app is the app of that client id, or nil.
@@ -146,6 +167,15 @@ func (a *app) use(jti string, until, now int64) bool {
 
 // publicKey reads a JWK (RFC 7517) and refuses what no app may hold.
 func publicKey(jwk json.RawMessage) (jose.JSONWebKey, error) {
+	key, err := verifyingKey(jwk)
+	if err == nil && key.KeyID == "" {
+		err = errors.New("no kid")
+	}
+	return key, err
+}
+
+// verifyingKey reads a public JWK that signatures verify with, in an algorithm that Okta takes.
+func verifyingKey(jwk json.RawMessage) (jose.JSONWebKey, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(jwk, &members); err != nil {
 		return jose.JSONWebKey{}, errors.New("not a JSON object")
@@ -165,8 +195,6 @@ func publicKey(jwk json.RawMessage) (jose.JSONWebKey, error) {
 	switch {
 	case len(fitting) == 0 || !key.Valid():
 		return jose.JSONWebKey{}, errors.New("not an RSA key of 2048 bits or more, nor a P-256, P-384 or P-521 key")
-	case key.KeyID == "":
-		return jose.JSONWebKey{}, errors.New("no kid")
 	case key.Use != "" && key.Use != "sig":
 		return jose.JSONWebKey{}, fmt.Errorf("use %q is not sig", key.Use)
 	case key.Algorithm != "" && !slices.Contains(fitting, jose.SignatureAlgorithm(key.Algorithm)):

@@ -11,6 +11,7 @@ import (
 
 const (
 	maxBody = 64 << 10 // bytes of a request
+	maxUser = 4 << 20  // and of one that creates a user: more than a proxy would keep to send it again
 
 	usersPath = "/api/v1/users"
 	appsPath  = "/api/v1/apps/"
@@ -31,9 +32,22 @@ const (
 	Users      Endpoint = "users"    // the protected resource
 )
 
+// maxBody is how many bytes of a request the endpoint takes.
+func (e Endpoint) maxBody() int64 {
+	if e == Users {
+		return maxUser
+	}
+	return maxBody
+}
+
 // takesAssertion tells whether clients authenticate to the endpoint (RFC 7523, section 2.2).
 func (e Endpoint) takesAssertion() bool {
 	return e == Token || e == Introspect || e == Revoke
+}
+
+// takesProof tells whether a DPoP proof (RFC 9449) means something to the endpoint.
+func (e Endpoint) takesProof() bool {
+	return e == Token || e == Users || e == AppKeys
 }
 
 // A call is a request on its way through the server.
@@ -44,6 +58,7 @@ type call struct {
 	work     func(*call) answer // what the endpoint does
 	app      string             // in the path of the key API: the app's id
 	key      string             // and the key's
+	user     string             // in the path of the protected resource: the user's id or login
 
 	body    []byte
 	bodyErr error
@@ -53,12 +68,30 @@ type call struct {
 	form    url.Values
 	client  *app
 	refused *refusal // why client is nil
+
+	// At the endpoints that take a DPoP proof:
+	proof    *proof
+	unproven *refusal // why proof is nil
+	nonce    string   // for the answer's DPoP-Nonce; empty: none
+}
+
+// originOf is the scheme and host that the client called.
+func (o *Okta) originOf(c *call) string {
+	if o.origin != "" {
+		return o.origin
+	}
+	host := c.Host
+	if host == "" { // a client's own request, through Transport
+		host = c.URL.Host
+	}
+	scheme, _, _ := strings.Cut(o.url, "://")
+	return scheme + "://" + host
 }
 
 // read takes the body up, and the form where there should be one.
 func (c *call) read() {
 	if c.Body != nil { // as it is where a client's own request comes through Transport
-		c.body, c.bodyErr = io.ReadAll(io.LimitReader(c.Body, maxBody+1))
+		c.body, c.bodyErr = io.ReadAll(io.LimitReader(c.Body, c.endpoint.maxBody()+1))
 	}
 	if c.endpoint.takesAssertion() {
 		c.form, c.refused = c.readForm()
@@ -78,8 +111,8 @@ func (c *call) bucket() bucket {
 func (o *Okta) route(r *http.Request) (*call, bool) {
 	c := &call{Request: r}
 	switch {
-	case r.URL.Path == usersPath && r.Method == http.MethodGet:
-		c.endpoint, c.work = Users, o.users
+	case r.URL.Path == usersPath || strings.HasPrefix(r.URL.Path, usersPath+"/"):
+		o.routeUsers(c)
 	case strings.HasPrefix(r.URL.Path, appsPath):
 		o.routeAppKeys(c)
 	default:
@@ -123,6 +156,24 @@ func (o *Okta) serverAt(path string) (*server, string) {
 		return o.server(parts[3]), "/.well-known/" + parts[1]
 	}
 	return nil, ""
+}
+
+// routeUsers serves /api/v1/users and, by id or login, the users below.
+func (o *Okta) routeUsers(c *call) {
+	c.user = strings.TrimPrefix(strings.TrimPrefix(c.URL.Path, usersPath), "/")
+	var work func(*call) answer
+	scope := usersRead
+	switch {
+	case c.Method == http.MethodGet && c.URL.Path == usersPath:
+		work = o.listUsers
+	case c.Method == http.MethodPost && c.URL.Path == usersPath:
+		work, scope = o.createUser, usersManage
+	case c.Method == http.MethodGet && c.user != "" && !strings.Contains(c.user, "/"):
+		work = o.getUser
+	default:
+		return
+	}
+	c.endpoint, c.work = Users, func(c *call) answer { return o.serveUsers(c, scope, work) }
 }
 
 // routeAppKeys serves /api/v1/apps/{appId}/credentials/jwks and what is below.

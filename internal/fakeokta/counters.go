@@ -27,8 +27,23 @@ type Counters struct {
 	LastAssertion string
 	// JWKSFetches of the jwks_uri of apps, also those that failed.
 	JWKSFetches int
+	// BoundTokens are those of TokensIssued that are bound to a proof's key.
+	BoundTokens int
+	// DistinctProofs and ReusedProofs count DPoP proofs whose signature verified, at any endpoint, and whose jti was new,
+	// or had been seen before. Whether the rest of the proof was good does not matter.
+	DistinctProofs, ReusedProofs int
+	// LastProof is the DPoP header of the latest request that had just one.
+	LastProof string
+	// NonceRefusals counts the answers use_dpop_nonce.
+	NonceRefusals map[Endpoint]int
 	// ResourceRequests to the protected resource, also those without a valid token.
 	ResourceRequests int
+	// ResourceStatus counts what the protected resource answered, by HTTP status, and ResourceRefused the DPoP challenges
+	// of the management API, by their error. The answers that faults and rate limits make up do not count.
+	ResourceStatus  map[int]int
+	ResourceRefused map[string]int
+	// UsersCreated at the protected resource.
+	UsersCreated int
 }
 
 // Counters returns a copy.
@@ -38,12 +53,13 @@ func (o *Okta) Counters() Counters {
 		snapshot = *c
 		snapshot.Refused, snapshot.Kids = maps.Clone(c.Refused), maps.Clone(c.Kids)
 		snapshot.Requests, snapshot.Faults = maps.Clone(c.Requests), maps.Clone(c.Faults)
-		snapshot.RateLimited = maps.Clone(c.RateLimited)
+		snapshot.RateLimited, snapshot.NonceRefusals = maps.Clone(c.RateLimited), maps.Clone(c.NonceRefusals)
+		snapshot.ResourceStatus, snapshot.ResourceRefused = maps.Clone(c.ResourceStatus), maps.Clone(c.ResourceRefused)
 	})
 	return snapshot
 }
 
-// ResetCounters starts counting anew. Which jti were used is not forgotten.
+// ResetCounters starts counting anew. Which jti were used, and which nonces given, is not forgotten.
 func (o *Okta) ResetCounters() {
 	o.tally.mu.Lock()
 	defer o.tally.mu.Unlock()
@@ -63,7 +79,8 @@ func (t *tally) note(change func(*Counters)) {
 	if t.counters.Refused == nil {
 		t.counters.Refused, t.counters.Kids = map[string]int{}, map[string]int{}
 		t.counters.Requests, t.counters.Faults = map[Endpoint]int{}, map[Endpoint]int{}
-		t.counters.RateLimited = map[Endpoint]int{}
+		t.counters.RateLimited, t.counters.NonceRefusals = map[Endpoint]int{}, map[Endpoint]int{}
+		t.counters.ResourceStatus, t.counters.ResourceRefused = map[int]int{}, map[string]int{}
 	}
 	change(&t.counters)
 }

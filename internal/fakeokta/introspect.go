@@ -15,9 +15,9 @@ func (o *Okta) introspect(c *call) answer {
 	if !alive {
 		return jsonAnswer(http.StatusOK, map[string]any{"active": false})
 	}
-	return jsonAnswer(http.StatusOK, map[string]any{
+	members := map[string]any{
 		"active":     true,
-		"token_type": "Bearer",
+		"token_type": g.tokenType(),
 		"scope":      strings.Join(g.scopes, " "),
 		"client_id":  g.client,
 		"sub":        g.client,
@@ -26,7 +26,11 @@ func (o *Okta) introspect(c *call) answer {
 		"jti":        g.jti,
 		"iat":        g.issued.Unix(),
 		"exp":        g.expires.Unix(),
-	})
+	}
+	if g.jkt != "" {
+		members["cnf"] = confirmation(g.jkt)
+	}
+	return jsonAnswer(http.StatusOK, members)
 }
 
 // revoke ends one of the client's own tokens (RFC 7009). It answers 200 as well where there is nothing to end.

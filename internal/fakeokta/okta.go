@@ -28,14 +28,20 @@ type Config struct {
 	Fetch http.RoundTripper
 	// KeyList is the form in which the key API lists an app's keys.
 	KeyList KeyList
+	// Origin is the scheme and host that the resource's Link headers and the htu of proofs begin with. Empty: the scheme
+	// of URL and the Host of each request.
+	Origin string
+	// NoncePeriod is how long a DPoP nonce is the newest. It works for three such periods. 0: a day, as on Okta.
+	NoncePeriod time.Duration
 	// Seed decides which requests meet the faults that have a Share: the same seed, the same decisions.
 	Seed uint64
 }
 
-// Okta is one org. It starts without apps, custom authorization servers, limits and faults. All methods may be called
+// Okta is one org. It starts without apps, custom authorization servers and faults. All methods may be called
 // at any time, from any goroutine.
 type Okta struct {
 	url     string
+	origin  string // empty: that of each request
 	clock   func() time.Time
 	fetch   http.RoundTripper
 	keyList KeyList
@@ -43,22 +49,34 @@ type Okta struct {
 	org     *server
 	limits  limiter
 	tally   tally
+	nonces  nonces
+	proofs  replays
+	people  directory
 
 	mu      sync.Mutex // guards what follows
 	offset  time.Duration
 	apps    map[string]*app    // by client id
 	servers map[string]*server // by id, the custom ones
 	plans   map[Endpoint]*plan
+	// resourceNonce tells whether the management API wants a nonce in a proof, too.
+	resourceNonce bool
 }
 
 // New makes an Okta.
 func New(c Config) (*Okta, error) {
-	u, err := url.Parse(c.URL)
-	if err != nil {
+	if err := checkOrigin(c.URL); err != nil {
 		return nil, fmt.Errorf("base URL: %w", err)
 	}
-	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || c.URL != u.Scheme+"://"+u.Host {
-		return nil, fmt.Errorf("base URL %q is not of the form https://host, without a path", c.URL)
+	if c.Origin != "" {
+		if err := checkOrigin(c.Origin); err != nil {
+			return nil, fmt.Errorf("origin: %w", err)
+		}
+	}
+	if c.NoncePeriod < 0 {
+		return nil, fmt.Errorf("nonce period %v is negative", c.NoncePeriod)
+	}
+	if c.NoncePeriod == 0 {
+		c.NoncePeriod = 24 * time.Hour
 	}
 	if c.TokenLife < 0 || c.TokenLife%time.Second != 0 {
 		return nil, fmt.Errorf("token life %v is not a positive number of whole seconds", c.TokenLife)
@@ -72,8 +90,9 @@ func New(c Config) (*Okta, error) {
 	if c.Fetch == nil {
 		c.Fetch = http.DefaultTransport
 	}
-	return &Okta{
+	o := &Okta{
 		url:     c.URL,
+		origin:  c.Origin,
 		clock:   c.Now,
 		fetch:   c.Fetch,
 		keyList: c.KeyList,
@@ -82,7 +101,22 @@ func New(c Config) (*Okta, error) {
 		apps:    map[string]*app{},
 		servers: map[string]*server{},
 		plans:   map[Endpoint]*plan{},
-	}, nil
+		nonces:  nonces{period: c.NoncePeriod},
+	}
+	o.SetUsers(defaultUsers)
+	o.SetRateLimit(Users, RateLimit{Requests: usersLimit})
+	return o, nil
+}
+
+func checkOrigin(origin string) error {
+	u, err := url.Parse(origin)
+	if err != nil {
+		return err
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || origin != u.Scheme+"://"+u.Host {
+		return fmt.Errorf("%q is not of the form https://host, without a path", origin)
+	}
+	return nil
 }
 
 // SetClockOffset makes the server's clock, and with it the Date header, run ahead of Config.Now by d; behind it where d
@@ -121,6 +155,9 @@ func (o *Okta) handle(r *http.Request) (answer, error) {
 		// Every request consumes its jti, whatever comes of it, so that no retry gets by with the old one.
 		c.client, c.refused = o.authenticate(c)
 	}
+	if c.endpoint.takesProof() {
+		c.proof, c.unproven = o.verifyProof(c)
+	}
 	if rate.refused {
 		o.tally.note(func(n *Counters) { n.RateLimited[c.endpoint]++ })
 		return rate.answer(), nil
@@ -135,6 +172,7 @@ func (o *Okta) handle(r *http.Request) (answer, error) {
 	if !fault.replacesWork() {
 		a = c.work(c)
 		rate.show(a.header)
+		c.showNonce(a.header)
 	}
 	if fault.After {
 		if err := fault.wait(r.Context()); err != nil {

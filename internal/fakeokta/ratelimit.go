@@ -12,6 +12,7 @@ const wordsRateLimit = "API call exceeded rate limit due to too many requests."
 
 // RateLimit bounds the requests of an endpoint; each authorization server's is bounded by itself. The limit comes before
 // the faults: what it refuses meets none, and what it lets through has counted against it, also where a fault answers.
+// Users begins with a limit that nobody meets, so that the resource's answers have the headers; the others, without one.
 type RateLimit struct {
 	// Requests per window. 0: any number, and no X-Rate-Limit headers.
 	Requests int

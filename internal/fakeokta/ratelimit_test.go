@@ -55,7 +55,7 @@ func TestRateLimit(t *testing.T) {
 		if limit, remaining, _ := limits(t, other); limit != "2" || remaining != "1" {
 			t.Errorf("another server's bucket: %s of %s", remaining, limit)
 		}
-		if h := get(t, o, usersPath, "").Header; h.Get("X-Rate-Limit-Limit") != "" {
+		if h := get(t, o, "/oauth2/v1/keys", "").Header; h.Get("X-Rate-Limit-Limit") != "" {
 			t.Errorf("another endpoint is limited: %v", h)
 		}
 		time.Sleep(20 * time.Second)

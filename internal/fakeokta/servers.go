@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -147,6 +148,13 @@ func (o *Okta) server(id string) *server {
 	return o.servers[id]
 }
 
+// allServers are the custom ones and the org's own.
+func (o *Okta) allServers() []*server {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append(slices.Collect(maps.Values(o.servers)), o.org)
+}
+
 // allow decides about the scopes that a client asks for at a custom server.
 func (s *server) allow(clientID string, requested []string) *refusal {
 	for _, scope := range requested {
@@ -184,15 +192,19 @@ func (r Rule) lacks(requested []string) []string {
 	return slices.DeleteFunc(slices.Clone(requested), func(scope string) bool { return slices.Contains(r.Scopes, scope) })
 }
 
-// issue makes an access token and remembers it: opaque on the org server, a JWT with Okta's claims on a custom one.
-func (s *server) issue(clientID string, scopes []string, now time.Time) string {
-	g := grant{client: clientID, scopes: scopes, jti: "AT." + rand.Text(), issued: now, expires: now.Add(s.life)}
+// issue makes the access token of a grant and remembers it: opaque on the org server, a JWT with Okta's claims on a
+// custom one.
+func (s *server) issue(g grant) string {
 	token := rand.Text()
 	if s.signer != nil {
-		token = s.sign(map[string]any{
-			"ver": 1, "jti": g.jti, "iss": s.issuer, "aud": s.audience, "sub": clientID, "cid": clientID,
-			"iat": g.issued.Unix(), "exp": g.expires.Unix(), "scp": scopes,
-		})
+		claims := map[string]any{
+			"ver": 1, "jti": g.jti, "iss": s.issuer, "aud": s.audience, "sub": g.client, "cid": g.client,
+			"iat": g.issued.Unix(), "exp": g.expires.Unix(), "scp": g.scopes,
+		}
+		if g.jkt != "" {
+			claims["cnf"] = confirmation(g.jkt)
+		}
+		token = s.sign(claims)
 	}
 	s.tokens.add(token, g)
 	return token
@@ -237,6 +249,7 @@ func (s *server) metadata() answer {
 		"token_endpoint_auth_signing_alg_values_supported": algorithms(),
 		"introspection_endpoint_auth_methods_supported":    []string{"private_key_jwt"},
 		"revocation_endpoint_auth_methods_supported":       []string{"private_key_jwt"},
+		"dpop_signing_alg_values_supported":                algorithms(), // whatever an app requires
 	}
 	if len(s.scopes) > 0 {
 		members["scopes_supported"] = s.scopes

@@ -1,6 +1,7 @@
 package fakeokta
 
 import (
+	"crypto/rand"
 	"fmt"
 	"mime"
 	"net/http"
@@ -33,32 +34,49 @@ func (o *Okta) refuse(r *refusal) answer {
 
 // token is the token endpoint (RFC 6749, section 4.4).
 func (o *Okta) token(c *call) answer {
+	if refused := o.mayAsk(c); refused != nil {
+		return o.refuse(refused)
+	}
+	jkt, refused := o.bind(c)
+	if refused != nil {
+		return o.refuse(refused)
+	}
 	scopes, refused := o.authorize(c)
 	if refused != nil {
 		return o.refuse(refused)
 	}
 	// Not at c.now: a fault's skew is for one request, and must not move the end of a token, which lasts.
-	token := c.server.issue(c.client.id, scopes, o.now())
-	o.tally.note(func(n *Counters) { n.TokensIssued++ })
+	now := o.now()
+	g := grant{
+		client: c.client.id, scopes: scopes, jti: "AT." + rand.Text(), jkt: jkt,
+		issued: now, expires: now.Add(c.server.life),
+	}
+	token := c.server.issue(g)
+	o.tally.note(func(n *Counters) {
+		n.TokensIssued++
+		if jkt != "" {
+			n.BoundTokens++
+		}
+	})
 	return jsonAnswer(http.StatusOK, map[string]any{
-		"token_type":   "Bearer",
+		"token_type":   g.tokenType(),
 		"expires_in":   int64(c.server.life / time.Second),
 		"access_token": token,
 		"scope":        strings.Join(scopes, " "),
 	})
 }
 
+// mayAsk refuses a request whose form, grant type or client is wrong.
+func (o *Okta) mayAsk(c *call) *refusal {
+	if c.form != nil && c.form.Get("grant_type") != grantType {
+		return badRequest("unsupported_grant_type",
+			"The authorization grant type is not supported by the authorization server.")
+	}
+	return c.refused
+}
+
 // authorize tells which scopes the client gets.
 func (o *Okta) authorize(c *call) ([]string, *refusal) {
-	switch {
-	case c.form == nil:
-		return nil, c.refused
-	case c.form.Get("grant_type") != grantType:
-		return nil, badRequest("unsupported_grant_type",
-			"The authorization grant type is not supported by the authorization server.")
-	case c.refused != nil:
-		return nil, c.refused
-	}
 	var requested []string
 	for scope := range strings.FieldsSeq(c.form.Get("scope")) {
 		if scope == "openid" {

@@ -118,6 +118,9 @@ func TestCounters(t *testing.T) {
 		Kids:             map[string]int{"k1": 3},
 		LastAssertion:    second,
 		ResourceRequests: 1,
+		ResourceStatus:   map[int]int{401: 1},
+		ResourceRefused:  map[string]int{},
+		NonceRefusals:    map[Endpoint]int{},
 		Requests:         map[Endpoint]int{Token: 3, Users: 1},
 		RateLimited:      map[Endpoint]int{},
 		Faults:           map[Endpoint]int{},
@@ -134,6 +137,7 @@ func TestCounters(t *testing.T) {
 	want = Counters{
 		Refused: map[string]int{}, Kids: map[string]int{},
 		Requests: map[Endpoint]int{}, RateLimited: map[Endpoint]int{}, Faults: map[Endpoint]int{},
+		ResourceStatus: map[int]int{}, ResourceRefused: map[string]int{}, NonceRefusals: map[Endpoint]int{},
 	}
 	if diff := cmp.Diff(want, o.Counters()); diff != "" {
 		t.Errorf("after the reset (-want +got):\n%s", diff)
