@@ -8,11 +8,20 @@ import (
 	"okta-token-broker/internal/secret"
 )
 
+// The types of tokens, in the spelling of RFC 6750 and RFC 9449.
+const (
+	Bearer = "Bearer"
+	DPoP   = "DPoP"
+)
+
 // Token is an access token as an authorization server issued it.
 type Token struct {
 	Access secret.Text
-	// Type is "Bearer", in this spelling whatever the server wrote.
+	// Type is Bearer or DPoP, in this spelling whatever the server wrote.
 	Type string
+	// JKT is the RFC 7638 thumbprint of the key that a DPoP token is bound to. Empty:
+	// it is a Bearer token.
+	JKT string
 	// Scopes are the granted ones; they can be fewer than those asked for.
 	Scopes Scopes
 	// Kid names the key whose assertion bought the token.

@@ -37,6 +37,9 @@ const (
 type checker struct {
 	server  *Server
 	asked   oauth.Scopes
+	client  string   // its name in the configuration
+	dpop    DPoP     // that it is set to; empty: no proof could help
+	proof   string   // that is sent in the DPoP header; empty: there is none
 	secrets []string // that are sent, as they may come back
 
 	// What a good answer says.
@@ -46,13 +49,20 @@ type checker struct {
 
 // RoundTrip sends the request once and checks the answer.
 func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	if c.proof != "" {
+		req.Header.Set("DPoP", c.proof)
+	}
 	resp, body, fail := c.send(req)
 	if fail != nil {
 		return nil, fail
 	}
+	brought := c.server.nonces.learnFrom(tokenRequests, resp.Header)
 	switch {
 	case isError(resp.StatusCode):
-		return nil, c.refusal(resp, body)
+		fail := c.refusal(resp, body)
+		fail.brought = brought
+		return nil, fail
 	case resp.StatusCode != http.StatusOK:
 		return nil, c.unusable(resp, foreign(fmt.Sprintf("the token endpoint answered status %d, not a token", resp.StatusCode)))
 	}
@@ -139,12 +149,11 @@ func (c *checker) accept(header http.Header, body []byte) ([]byte, error) {
 		return nil, errors.New("access_token has characters that no header can carry")
 	case g.TokenType == nil:
 		return nil, errors.New("the answer has no token_type")
-	case strings.EqualFold(*g.TokenType, "DPoP"):
-		return nil, errors.New("the answer is a DPoP token, and no proof was sent")
-	case !strings.EqualFold(*g.TokenType, "Bearer"):
-		return nil, errors.New("token_type is not Bearer")
 	}
-	var err error
+	kind, err := c.tokenType(*g.TokenType)
+	if err != nil {
+		return nil, err
+	}
 	if c.life, err = lifetime(g.ExpiresIn); err != nil {
 		return nil, err
 	}
@@ -153,10 +162,27 @@ func (c *checker) accept(header http.Header, body []byte) ([]byte, error) {
 	}
 	return json.Marshal(map[string]any{
 		"access_token": *g.AccessToken,
-		"token_type":   "Bearer",
+		"token_type":   kind,
 		"expires_in":   int64(c.life / time.Second),
 		"scope":        string(c.granted),
 	})
+}
+
+// tokenType reads token_type, which servers write in any case. Only an app that has
+// to get a bound token may not get another: one that does not have to gets a Bearer
+// token for its proof.
+func (c *checker) tokenType(kind string) (string, error) {
+	switch {
+	case strings.EqualFold(kind, oauth.Bearer) && c.dpop != DPoPRequired:
+		return oauth.Bearer, nil
+	case strings.EqualFold(kind, oauth.Bearer):
+		return "", fmt.Errorf("the token is a Bearer token, and clients.%s.dpop is required: turn DPoP on for the app, or set dpop to auto", c.client)
+	case !strings.EqualFold(kind, oauth.DPoP):
+		return "", errors.New("token_type is neither Bearer nor DPoP")
+	case c.proof == "":
+		return "", errors.New("the answer is a DPoP token, and no proof was sent")
+	}
+	return oauth.DPoP, nil
 }
 
 // lifetime reads expires_in, which servers also write as a string or a float.

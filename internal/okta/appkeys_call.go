@@ -7,7 +7,9 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strings"
 
+	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/oauth"
 )
 
@@ -40,10 +42,12 @@ type reply struct {
 
 func (r *reply) unusable(err error) *failure { return r.check.unusable(r.resp, err) }
 
-// call makes a request. Where the API refuses the rotator's token, as one that was
-// revoked, it makes another with a new token, once in an operation.
+// call makes a request. Where the API wants a nonce in the proof, it makes another
+// with that (RFC 9449 section 9). Where it refuses the rotator's token, as one that
+// was revoked, it makes another with a new token, once in an operation.
 func (op *operation) call(ctx context.Context, method, target string, body []byte) (*reply, *failure) {
 	server := op.cfg.Rotator.cfg.Server
+	nonced := false
 	for {
 		if op.limited != nil && server.now().Before(op.until) {
 			return nil, &failure{kind: held, earlier: op.limited}
@@ -56,10 +60,14 @@ func (op *operation) call(ctx context.Context, method, target string, body []byt
 			op.token = token
 		}
 		got, fail := op.send(ctx, method, target, body)
-		if fail == nil || fail.status != http.StatusUnauthorized || op.renewed {
+		switch {
+		case fail != nil && fail.code == wantsNonce && fail.brought && !nonced:
+			nonced = true
+		case fail != nil && fail.status == http.StatusUnauthorized && !fail.ofProof() && !op.renewed:
+			op.renewed, op.token = true, oauth.Token{}
+		default:
 			return got, fail
 		}
-		op.renewed, op.token = true, oauth.Token{}
 	}
 }
 
@@ -74,10 +82,19 @@ func (op *operation) send(caller context.Context, method, target string, body []
 	if len(body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	token := op.token.Access.Reveal()
-	req.Header.Set("Authorization", "Bearer "+token)
-	check := &checker{server: op.cfg.Rotator.cfg.Server, secrets: asSent(token)}
+	rotator, token := op.cfg.Rotator, op.token.Access.Reveal()
+	req.Header.Set("Authorization", op.token.Type+" "+token)
+	check := &checker{server: rotator.cfg.Server, secrets: asSent(token)}
+	if op.token.Type == oauth.DPoP {
+		proof, err := rotator.Proof(ctx, dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)})
+		if err != nil {
+			return nil, &failure{kind: signing, err: err}
+		}
+		req.Header.Set("DPoP", proof)
+		check.secrets = append(check.secrets, asSent(proof)...)
+	}
 	resp, answer, fail := check.roundTrip(req, maxKeyAnswer) //nolint:bodyclose // roundTrip has closed it
+	brought := fail == nil && rotator.cfg.Server.nonces.learnFrom(op.org, resp.Header)
 	switch {
 	case fail != nil && caller.Err() != nil:
 		fail.kind = abandoned
@@ -85,7 +102,15 @@ func (op *operation) send(caller context.Context, method, target string, body []
 	case fail != nil:
 		return nil, fail
 	case isError(resp.StatusCode):
-		return nil, op.refused(check.words(resp, answer))
+		fail := check.words(resp, answer)
+		fail.brought = brought
+		// Where a proof is concerned, Okta has its reasons in the challenge, and no body.
+		for _, code := range []string{wantsNonce, invalidProof} {
+			if strings.Contains(resp.Header.Get("WWW-Authenticate"), code) {
+				fail.code = code
+			}
+		}
+		return nil, op.refused(fail)
 	}
 	got := &reply{check, resp, answer}
 	if err := got.sound(); err != nil {

@@ -36,6 +36,11 @@ type ClientConfig struct {
 	// AudienceIssuer makes the issuer the assertion's audience, as RFC 10070
 	// asks, instead of the endpoint, as Okta does.
 	AudienceIssuer bool
+	// DPoP says whether tokens are bound to ProofKey. Empty: DPoPOff.
+	DPoP DPoP
+	// ProofKey signs DPoP proofs. It is another than those of the ring, so that no
+	// rotation makes tokens useless. It is needed unless DPoP is off.
+	ProofKey *keys.Key
 	// AssertionLifetime is how far ahead exp lies. 0: 5 minutes.
 	AssertionLifetime time.Duration
 }
@@ -43,8 +48,9 @@ type ClientConfig struct {
 // Client is one application registered at a Server. It is safe for concurrent
 // use.
 type Client struct {
-	cfg  ClientConfig
-	last atomic.Value // of string: thumbprint of the key that the server took last
+	cfg   ClientConfig
+	last  atomic.Value // of string: thumbprint of the key that the server took last
+	bound atomic.Bool  // the server has asked for a DPoP proof, or bound a token
 
 	mu      sync.Mutex
 	refused map[string]bool // thumbprints of keys that the server did not take the last time
@@ -54,6 +60,9 @@ type Client struct {
 func NewClient(cfg ClientConfig) *Client {
 	if cfg.AssertionLifetime == 0 {
 		cfg.AssertionLifetime = 5 * time.Minute
+	}
+	if cfg.DPoP == "" {
+		cfg.DPoP = DPoPOff
 	}
 	return &Client{cfg: cfg, refused: map[string]bool{}}
 }
@@ -72,7 +81,17 @@ func (c *Client) do(ctx context.Context, attempt attempt) error {
 }
 
 // An attempt is one request, with an assertion that the key signs.
-type attempt func(context.Context, *keys.Key) *failure
+type attempt func(context.Context, try) *failure
+
+// try is what an attempt differs in from the one before.
+type try struct {
+	key *keys.Key
+	// proving asks for a DPoP proof also where it is not known that one is needed.
+	proving bool
+	// decoded puts the endpoint's path without its percent-encoding into the DPoP
+	// proof.
+	decoded bool
+}
 
 // signedBy makes attempts with the candidates, one after the other. While the
 // server limits us or is down it sends nothing. proof is for a request that is made
@@ -106,7 +125,7 @@ func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt at
 	server := c.cfg.Server
 	var done corrections
 	for posts := 1; ; posts++ {
-		fail := attempt(ctx, candidates[0])
+		fail := attempt(ctx, try{candidates[0], done.tried[useProof], done.tried[decodePath]})
 		server.metrics.posted(server.issuer, fail)
 		if fail == nil {
 			return nil
@@ -114,13 +133,17 @@ func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt at
 		fail.late = posts > 1
 		fix := giveUp
 		if posts < maxPosts {
-			fix = done.choose(fail, len(candidates) > 1)
+			fix = done.choose(fail, len(candidates) > 1, c.cfg.DPoP != DPoPOff && fail.endpoint == server.endpoints.Token)
 		}
 		switch fix {
 		case giveUp:
 			return fail
 		case otherKey:
 			candidates = candidates[1:]
+		case useProof:
+			if fail.ofProof() {
+				c.bound.Store(true) // else it shows in the token
+			}
 		case waitAndRetry:
 			if !pause(ctx, retryPause<<(done.waits-1)) {
 				return fail

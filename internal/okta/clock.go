@@ -60,9 +60,17 @@ func (c *clock) set(offset time.Duration) bool {
 // correction is what to add to our clock for assertions, 0 while the server's
 // is close enough or not to be believed.
 func (c *clock) correction() time.Duration {
+	if offset := c.believed(); offset.Abs() > leastOffset {
+		return offset
+	}
+	return 0
+}
+
+// believed is the offset, 0 if it is not to be believed.
+func (c *clock) believed() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if abs := c.offset.Abs(); abs <= leastOffset || abs > mostOffset || c.lying {
+	if c.offset.Abs() > mostOffset || c.lying {
 		return 0
 	}
 	return c.offset

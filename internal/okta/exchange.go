@@ -9,6 +9,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
+	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/secret"
@@ -20,9 +21,9 @@ const assertionTypeJWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 // Exchange buys an access token for the scopes. The error is an *oauth.Error.
 func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token, error) {
 	var token oauth.Token
-	err := c.do(ctx, func(ctx context.Context, key *keys.Key) (fail *failure) {
-		if token, fail = c.buy(ctx, key, scopes); fail == nil {
-			c.last.Store(key.Thumbprint())
+	err := c.do(ctx, func(ctx context.Context, try try) (fail *failure) {
+		if token, fail = c.buy(ctx, try, scopes); fail == nil {
+			c.last.Store(try.key.Thumbprint())
 		}
 		return fail
 	})
@@ -37,8 +38,8 @@ func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token
 // error is an *oauth.Error; that the server said no is of the class Refused,
 // InvalidScope or BadAnswer, that it said nothing Unavailable or TimedOut.
 func (c *Client) Prove(ctx context.Context, key *keys.Key) error {
-	return c.signedBy(ctx, key, []*keys.Key{key}, true, func(ctx context.Context, key *keys.Key) *failure {
-		_, fail := c.buy(ctx, key, c.cfg.Scopes)
+	return c.signedBy(ctx, key, []*keys.Key{key}, true, func(ctx context.Context, try try) *failure {
+		_, fail := c.buy(ctx, try, c.cfg.Scopes)
 		return fail
 	})
 }
@@ -76,22 +77,32 @@ func (c *Client) heard(key *keys.Key, fail *failure) {
 // mostRefused bounds the keys that are remembered as refused: a ring has fewer.
 const mostRefused = 16
 
-// buy makes one assertion and one POST to the token endpoint, and notes what that says
-// of the key.
-func (c *Client) buy(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (token oauth.Token, fail *failure) {
-	token, fail = c.ask(ctx, key, scopes)
-	c.heard(key, fail)
+// buy makes one request for a token, and notes what that says of the key.
+func (c *Client) buy(ctx context.Context, try try, scopes oauth.Scopes) (token oauth.Token, fail *failure) {
+	token, fail = c.ask(ctx, try, scopes)
+	c.heard(try.key, fail)
 	return token, fail
 }
 
-// ask makes one assertion and one POST to the token endpoint.
-func (c *Client) ask(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (oauth.Token, *failure) {
-	server := c.cfg.Server
-	made, fail := c.sign(ctx, key, server.endpoints.Token)
+// ask makes one assertion, one proof where the client has to prove that it holds a
+// key, and one POST to the token endpoint.
+func (c *Client) ask(ctx context.Context, try try, scopes oauth.Scopes) (oauth.Token, *failure) {
+	server, endpoint := c.cfg.Server, c.cfg.Server.endpoints.Token
+	made, fail := c.sign(ctx, try.key, endpoint)
 	if fail != nil {
 		return oauth.Token{}, fail
 	}
-	check := &checker{server: server, asked: scopes, secrets: asSent(made.jwt)}
+	check := &checker{server: server, asked: scopes, client: c.cfg.Name, dpop: c.cfg.DPoP, secrets: asSent(made.jwt)}
+	if c.proves(try) {
+		var err error
+		check.proof, err = c.prove(ctx, dpop.Proof{
+			Method: http.MethodPost, URL: endpoint, Decoded: try.decoded, Nonce: server.nonces.of(tokenRequests),
+		})
+		if err != nil {
+			return oauth.Token{}, &failure{kind: signing, err: err}
+		}
+		check.secrets = append(check.secrets, asSent(check.proof)...)
+	}
 	config := clientcredentials.Config{
 		ClientID:       server.formClientID(c.cfg.ID),
 		TokenURL:       server.endpoints.Token,
@@ -113,12 +124,17 @@ func (c *Client) ask(ctx context.Context, key *keys.Key, scopes oauth.Scopes) (o
 		}
 		return oauth.Token{}, made.heed(server, fail)
 	}
-	return oauth.Token{
+	bought := oauth.Token{
 		Access:  secret.New(token.AccessToken),
 		Type:    token.TokenType,
 		Scopes:  check.granted,
-		Kid:     key.ID(),
+		Kid:     try.key.ID(),
 		Expires: made.at.Add(check.life), // x/oauth2 counts from the arrival, but the server began earlier
 		Life:    check.life,
-	}, nil
+	}
+	if bought.Type == oauth.DPoP {
+		bought.JKT = c.cfg.ProofKey.Thumbprint()
+		c.bound.Store(true)
+	}
+	return bought, nil
 }

@@ -48,6 +48,8 @@ type failure struct {
 	row         row      // what the server's words mean
 	endpoint    string   // that was asked
 	clockMoved  bool     // another clock is to be tried
+	proved      bool     // a DPoP proof was sent
+	brought     bool     // the answer has a nonce for the next proof
 	late        bool     // other attempts of the exchange went before
 	earlier     *failure // that closed the gate
 	err         error
@@ -181,6 +183,9 @@ func (c *checker) unusable(resp *http.Response, err error) *failure {
 func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 	fail := c.words(resp, body)
 	fail.row = meaning(c.server.rows(), fail)
+	if fail.proved = c.proof != ""; c.dpop == DPoPOff && fail.ofProof() && fail.row.class == oauth.Refused {
+		fail.row.advice = proofAdvice
+	}
 	return fail
 }
 

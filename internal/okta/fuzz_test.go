@@ -12,10 +12,11 @@ import (
 	"okta-token-broker/internal/oauth"
 )
 
-// theJWT and theSignature stand for the assertion that was sent and its last
-// part, in what FuzzAnswer answers.
+// theJWT and theSignature stand for the assertion that was sent and its last part,
+// theProof for the DPoP proof, in what FuzzAnswer answers.
 const (
 	theJWT       = "{jwt}"
+	theProof     = "{proof}"
 	theSignature = "{signature}"
 )
 
@@ -25,7 +26,7 @@ const (
 func FuzzAnswer(f *testing.F) {
 	add := func(status int, body string, headers ...string) {
 		r := answer(status, body, append([]string{"Date", "", "X-Okta-Request-Id", "reqYxx-_.9"}, headers...)...)
-		f.Add(status, r.Header.Get("Content-Type"), body, r.Header.Get("Date"), r.Header.Get("X-Okta-Request-Id"), r.Header.Get("Retry-After"), r.Header.Get("X-Rate-Limit-Reset"))
+		f.Add(status, r.Header.Get("Content-Type"), body, r.Header.Get("Date"), r.Header.Get("X-Okta-Request-Id"), r.Header.Get("Retry-After"), r.Header.Get("X-Rate-Limit-Reset"), r.Header.Get("DPoP-Nonce"))
 	}
 	for _, body := range fuzzTokens() {
 		add(200, body)
@@ -43,17 +44,30 @@ func FuzzAnswer(f *testing.F) {
 	add(401, refusing("invalid_client", "The client_assertion token is expired."), "Date", "Sat, 01 Jan 2000 00:09:00 GMT")
 	add(401, refusing("invalid_client", "The client_assertion token is expired."), "Date", "Thu, 01 Jan 1970 00:00:00 GMT")
 	add(401, "<pre>client_assertion="+theJWT+"</pre>", "Content-Type", "text/html")
+	for _, nonce := range []string{"nonce", `"nonce"`, "n\r\nX: y", theJWT, theProof, strings.Repeat("n", 1025)} {
+		add(400, refusing("use_dpop_nonce", noNonce+theProof), "DPoP-Nonce", nonce)
+		add(400, refusing("invalid_dpop_proof", noProof+theProof), "DPoP-Nonce", nonce)
+		add(200, good(map[string]any{"token_type": "DPoP"}), "DPoP-Nonce", nonce)
+	}
+	add(400, refusing("invalid_dpop_proof", proofOfFuture), "Date", "Sat, 01 Jan 2000 00:09:00 GMT", "X-Okta-Request-Id", theProof)
 	add(0, good())
 	add(302, theJWT, "Content-Type", "text/plain; charset")
 	add(200, "access_token="+marker+"&token_type=Bearer", "Content-Type", "application/x-www-form-urlencoded")
 
 	key := newClient(f, nil).ring
-	f.Fuzz(func(t *testing.T, status int, contentType, body, date, requestID, retryAfter, reset string) {
+	proofKey, err := keys.New("ES256")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, status int, contentType, body, date, requestID, retryAfter, reset, nonce string) {
 		headers := map[string]string{
 			"Content-Type": contentType, "Date": date, "X-Okta-Request-Id": requestID, "Retry-After": retryAfter,
-			"X-Rate-Limit-Reset": reset, "Location": endpoint + "?" + body,
+			"X-Rate-Limit-Reset": reset, "Location": endpoint + "?" + body, "DPoP-Nonce": nonce,
 		}
-		synctest.Test(t, func(t *testing.T) { fuzzExchange(t, key, status, headers, body) })
+		for _, dpop := range []DPoP{DPoPOff, DPoPAuto, DPoPRequired} {
+			config := ClientConfig{Name: "billing", ID: clientID, Ring: key, DPoP: dpop, ProofKey: proofKey}
+			synctest.Test(t, func(t *testing.T) { fuzzExchange(t, config, status, headers, body) })
+		}
 	})
 }
 
@@ -86,14 +100,14 @@ func fuzzTokens() []string {
 }
 
 // fuzzExchange is one exchange with a server that always answers the same.
-func fuzzExchange(t *testing.T, ring *keys.Ring, status int, headers map[string]string, body string) {
-	w := &world{ring: ring, log: &log{}}
+func fuzzExchange(t *testing.T, config ClientConfig, status int, headers map[string]string, body string) {
+	w := &world{ring: config.Ring, log: &log{}}
 	w.wire = &wire{next: roundTripper(func(r *http.Request) (*http.Response, error) {
 		if err := r.ParseForm(); err != nil {
 			return nil, err
 		}
 		jwt := r.PostForm.Get("client_assertion")
-		echo := strings.NewReplacer(theJWT, jwt, theSignature, jwt[strings.LastIndex(jwt, ".")+1:])
+		echo := strings.NewReplacer(theJWT, jwt, theSignature, jwt[strings.LastIndex(jwt, ".")+1:], theProof, r.Header.Get("DPoP"))
 		resp := answer(status, echo.Replace(body))
 		for name, value := range headers {
 			resp.Header.Set(name, echo.Replace(value))
@@ -101,10 +115,8 @@ func fuzzExchange(t *testing.T, ring *keys.Ring, status int, headers map[string]
 		return resp, nil
 	})}
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.client = NewClient(ClientConfig{
-		Name: "billing", ID: clientID, Ring: ring,
-		Server: NewServer(ServerConfig{Issuer: issuer, Transport: w.wire, Log: logger}),
-	})
+	config.Server = NewServer(ServerConfig{Issuer: issuer, Transport: w.wire, Log: logger})
+	w.client = NewClient(config)
 
 	sent := time.Now()
 	token, err := w.exchange(t)
@@ -113,6 +125,10 @@ func fuzzExchange(t *testing.T, ring *keys.Ring, status int, headers map[string]
 	}
 	if err == nil {
 		wantSoundToken(t, token, sent)
+		proved := w.wire.sent()[len(w.wire.sent())-1].proof() != ""
+		if isBound := token.Type == oauth.DPoP; isBound && !proved || isBound != (token.JKT == config.ProofKey.Thumbprint()) || !isBound && config.DPoP == DPoPRequired {
+			t.Errorf("dpop %s, proof sent %t: %s token of key %q", config.DPoP, proved, token.Type, token.JKT)
+		}
 		if status != http.StatusOK {
 			t.Errorf("a token from an answer of status %d", status)
 		}
@@ -132,8 +148,15 @@ func fuzzExchange(t *testing.T, ring *keys.Ring, status int, headers map[string]
 	for _, post := range w.wire.sent() {
 		wantNothingOf(t, post.assertion(), w.texts(e))
 		wantNoRunOf(t, post.assertion(), w.texts(e))
+		if post.proof() != "" {
+			wantNothingOf(t, post.proof(), w.texts(e))
+			wantNoRunOf(t, post.proof(), w.texts(e))
+		}
 	}
-	wantNoRunOf(t, body, withoutUpstream(w.texts(e), e.Upstream))
+	wantDistinct(t, w.wire.sent())
+	if config.DPoP == DPoPOff { // else the log may have words of several answers, each as it was filtered
+		wantNoRunOf(t, body, withoutUpstream(w.texts(e), e.Upstream))
+	}
 }
 
 // wantSoundToken checks what a caller relies on.
@@ -149,7 +172,7 @@ func wantSoundToken(t *testing.T, token oauth.Token, sent time.Time) {
 		t.Errorf("scopes %q are wider than %q", token.Scopes, asked)
 	}
 	unfit := func(r rune) bool { return r <= ' ' || r > '~' }
-	if access := token.Access.Reveal(); access == "" || strings.ContainsFunc(access, unfit) || token.Type != "Bearer" {
+	if access := token.Access.Reveal(); access == "" || strings.ContainsFunc(access, unfit) || token.Type != oauth.Bearer && token.Type != oauth.DPoP {
 		t.Errorf("%s token %q", token.Type, access)
 	}
 }

@@ -40,12 +40,20 @@ type world struct {
 	ring   *keys.Ring
 	client *Client
 	log    *log
+
+	checked int // requests that wantProofs has seen
 }
 
 // newWorld is a client of a fake Okta that knows its public key.
 func newWorld(t *testing.T, changes ...func(*ServerConfig, *ClientConfig)) *world {
 	t.Helper()
-	org := newOkta(t, issuer)
+	return newWorldOf(t, fakeokta.Config{URL: issuer}, fakeokta.App{}, changes...)
+}
+
+// newWorldOf is newWorld with another org, and another kind of app.
+func newWorldOf(t *testing.T, config fakeokta.Config, app fakeokta.App, changes ...func(*ServerConfig, *ClientConfig)) *world {
+	t.Helper()
+	org := newOktaOf(t, config, app)
 	w := newClient(t, org.Transport(), changes...)
 	w.okta = org
 	w.register(t)
@@ -54,11 +62,17 @@ func newWorld(t *testing.T, changes ...func(*ServerConfig, *ClientConfig)) *worl
 
 func newOkta(t *testing.T, baseURL string) *fakeokta.Okta {
 	t.Helper()
-	org, err := fakeokta.New(fakeokta.Config{URL: baseURL})
+	return newOktaOf(t, fakeokta.Config{URL: baseURL}, fakeokta.App{})
+}
+
+func newOktaOf(t *testing.T, config fakeokta.Config, app fakeokta.App) *fakeokta.Okta {
+	t.Helper()
+	org, err := fakeokta.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := org.AddApp(fakeokta.App{ClientID: clientID, Scopes: asked.List()}); err != nil {
+	app.ClientID, app.Scopes = clientID, asked.List()
+	if err := org.AddApp(app); err != nil {
 		t.Fatal(err)
 	}
 	return org

@@ -37,9 +37,12 @@ const (
 	// jwkCommand shows the active key, whatever other key was tried last.
 	jwkCommand = "the output of `okta-token-broker keys jwk --key {ring}`"
 
-	dpopAdvice = "the app requires DPoP, and the broker sends no proof: under Proof of possession (" + appGeneral + " > General Settings) clear Require Demonstrating Proof of Possession (DPoP) header in token requests"
+	// proofAdvice is read where no proof was sent.
+	proofAdvice = "the client has to prove that it holds a key (DPoP), and clients.{client}.dpop is off: set it to auto"
 
-	dpopElsewhere = "the client requires DPoP, and the broker sends no proof: turn it off for the client"
+	// Of servers that are not Okta.
+	htuAdvice          = "the authorization server was asked at another URL than the DPoP proof is for, {endpoint}: check that clients.{client}.token_endpoint is the address that the server itself knows"
+	invalidProofAdvice = "the authorization server does not accept the broker's DPoP proofs: check that {endpoint} is the address that the server itself knows, the broker's clock, and that no proxy repeats requests"
 
 	refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
 )
@@ -105,8 +108,18 @@ func oktaRows() []row {
 			"the authorization server does not let the app use the client credentials grant: tick Client Credentials under Grant type (" + appGeneral + " > General Settings); where it takes a custom authorization server, set clients.{client}.issuer to {org}/oauth2/ID"},
 		{0, "unsupported_grant_type", "", giveUp, oauth.Refused, oauth.ReachClient,
 			"{issuer} does not serve the client credentials grant: check clients.{client}.issuer, {org} for okta.* scopes, {org}/oauth2/ID for others"},
-		{0, "invalid_dpop_proof", "", giveUp, oauth.Refused, oauth.ReachClient, dpopAdvice},
-		{0, "use_dpop_nonce", "", giveUp, oauth.Refused, oauth.ReachClient, dpopAdvice},
+		{0, "invalid_dpop_proof", "header is missing", useProof, oauth.Refused, oauth.ReachClient,
+			"the broker's DPoP proof does not arrive: look for a proxy that takes DPoP headers away"},
+		{0, "invalid_dpop_proof", "'htu'", decodePath, oauth.Refused, oauth.ReachClient,
+			"the authorization server was asked at another URL than the DPoP proof is for, {endpoint}: check that clients.{client}.issuer has the host that the server itself knows"},
+		{0, "invalid_dpop_proof", "issued in the future", useClock, oauth.Refused, oauth.ReachClient,
+			"the broker's clock runs fast: synchronise it"},
+		{0, "invalid_dpop_proof", "five minutes in the past", useClock, oauth.Refused, oauth.ReachClient,
+			"the broker's clock runs slow: synchronise it"},
+		{0, "invalid_dpop_proof", "", newProof, oauth.Refused, oauth.ReachClient,
+			"the authorization server does not accept the broker's DPoP proofs: check that clients.{client}.issuer has the host that the server itself knows, the broker's clock, and that no proxy repeats requests"},
+		{0, "use_dpop_nonce", "", useNonce, oauth.Refused, oauth.ReachClient,
+			"the authorization server does not accept the nonces for DPoP proofs that it gives itself: ask again; if this goes on, look for a proxy that keeps DPoP-Nonce headers away"},
 		{0, "temporarily_unavailable", "", waitAndRetry, oauth.Unavailable, oauth.ReachServer,
 			"the authorization server is overloaded or in maintenance: ask again later; status.okta.com shows Okta's outages"},
 
@@ -144,8 +157,23 @@ func otherRows() []row {
 			"the authorization server denies the client these scopes: check its policies, and clients.{client}.scopes"},
 		{0, "unsupported_grant_type", "", giveUp, oauth.Refused, oauth.ReachClient,
 			"{endpoint} does not serve the client credentials grant: check clients.{client}.token_endpoint"},
-		{0, "invalid_dpop_proof", "", giveUp, oauth.Refused, oauth.ReachClient, dpopElsewhere},
-		{0, "use_dpop_nonce", "", giveUp, oauth.Refused, oauth.ReachClient, dpopElsewhere},
+		{0, "invalid_dpop_proof", "htu", decodePath, oauth.Refused, oauth.ReachClient, htuAdvice},
+		{0, "invalid_dpop_proof", "DPoP HTTP URL", decodePath, oauth.Refused, oauth.ReachClient, htuAdvice},
+		// Keycloak's, which lets iat be ten seconds old at most, and sends no Date.
+		{0, "invalid_dpop_proof", "DPoP proof is not active", newProof, oauth.Refused, oauth.ReachClient,
+			"the server's clock and the broker's differ: synchronise the broker's"},
+		{0, "invalid_dpop_proof", "", newProof, oauth.Refused, oauth.ReachClient, invalidProofAdvice},
+		{0, "use_dpop_nonce", "", useNonce, oauth.Refused, oauth.ReachClient,
+			"the authorization server does not accept the nonces for DPoP proofs that it gives itself: ask again; if this goes on, look for a proxy that keeps DPoP-Nonce headers away"},
+		// Keycloak's words, under a code that says nothing.
+		{0, "invalid_request", "DPoP proof is missing", useProof, oauth.Refused, oauth.ReachClient, proofAdvice},
+		{0, "invalid_request", "DPoP proof required", useProof, oauth.Refused, oauth.ReachClient, proofAdvice},
+		{0, "invalid_request", "DPoP HTTP URL", decodePath, oauth.Refused, oauth.ReachClient, htuAdvice},
+		{0, "invalid_request", "DPoP", newProof, oauth.Refused, oauth.ReachClient, invalidProofAdvice},
+		// This grant has nothing else that could be invalid (RFC 6749 section 5.2), and
+		// oidc-provider has no other word for a proof that is missing or used.
+		{0, "invalid_grant", "", newProof, oauth.Refused, oauth.ReachClient,
+			"the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), set clients.{client}.dpop to auto"},
 
 		{401, "", "", byState, oauth.Refused, oauth.ReachClient, refusedAdvice},
 		{404, "", "", giveUp, oauth.Refused, oauth.ReachClient,

@@ -49,6 +49,7 @@ type Server struct {
 	metrics   *Metrics
 	clock     *clock
 	gate      *gate
+	nonces    *nonces
 }
 
 // NewServer makes a Server. It sends nothing.
@@ -63,9 +64,10 @@ func NewServer(cfg ServerConfig) *Server {
 		metrics:   cfg.Metrics,
 		clock:     &clock{},
 		gate:      &gate{},
+		nonces:    &nonces{},
 	}
 	if cfg.Like != nil {
-		s.clock, s.gate = cfg.Like.clock, cfg.Like.gate
+		s.clock, s.gate, s.nonces = cfg.Like.clock, cfg.Like.gate, cfg.Like.nonces
 	}
 	if s.now == nil {
 		s.now = time.Now
