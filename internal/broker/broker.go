@@ -40,6 +40,16 @@ type Client struct {
 	Rotator bool
 	// Server is where its tokens come from.
 	Server Server
+	// JKT is the RFC 7638 thumbprint of the key that its tokens are bound to, if they
+	// are. Empty: none is.
+	JKT string
+	// Prover has that key. Nil: there is none.
+	Prover Prover
+	// Org is the origin that it may call, outside /oauth2/: that of its issuer, if it
+	// is an org authorization server. Empty: none.
+	Org string
+	// Resources are base URLs that it may call, by name, without a slash at the end.
+	Resources map[string]string
 }
 
 // Server sells and revokes the tokens of one client. Its errors should be of type

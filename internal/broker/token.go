@@ -101,7 +101,7 @@ func rotatorRefused() error {
 
 // key is where a token of the client is kept.
 func (c *Client) key(scopes oauth.Scopes) tokens.Key {
-	return tokens.Key{Client: c.Name, Issuer: c.Issuer, ClientID: c.ID, Scopes: scopes}
+	return tokens.Key{Client: c.Name, Issuer: c.Issuer, ClientID: c.ID, JKT: c.JKT, Scopes: scopes}
 }
 
 // Exchange buys a token from the client's server. It implements tokens.Exchanger.

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -97,4 +98,15 @@ func (s *Store) Discard(key Key) error {
 	held.stale.Store(true)
 	s.arm(e, now)
 	return nil
+}
+
+// Replace returns another token than one that was refused where it was shown: the
+// one that is held, if it is another, else one that is fetched now. It reports false
+// where there is none, or one was fetched a moment before.
+func (s *Store) Replace(ctx context.Context, key Key, refused oauth.Token) (oauth.Token, bool) {
+	token, err := s.Get(ctx, key, Want{})
+	if err == nil && token.Access.Equal(refused.Access) {
+		token, err = s.Get(ctx, key, Want{Fresh: true})
+	}
+	return token, err == nil && !token.Access.Equal(refused.Access)
 }

@@ -1,0 +1,177 @@
+package broker
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"okta-token-broker/internal/caller"
+	"okta-token-broker/internal/dpop"
+)
+
+// What follows from an answer: another token, another proof, or nothing.
+func TestAnswered(t *testing.T) {
+	const url = acme + "/api/v1/users"
+	const escaped = acme + "/api/v1/users/a%40b?x=y"
+	me := caller.Local("test")
+	tests := []struct {
+		name   string
+		who    caller.Caller
+		client string
+		url    string // of the call
+		answer Answer
+		token  string // with which the call is made again; empty: it is not
+		proof  string // with {ath}
+		learns []string
+	}{
+		{name: "good", answer: Answer{Status: 200}},
+		{name: "good, with a nonce", answer: Answer{Status: 200, Nonce: "n1"}, learns: []string{"n1"}},
+		{name: "no rights, with a nonce", answer: Answer{Status: 403, Nonce: "n1", Error: "insufficient_scope"}, learns: []string{"n1"}},
+		{name: "limited", answer: Answer{Status: 429}},
+		{name: "bad request", answer: Answer{Status: 400, Error: "invalid_request"}},
+
+		{name: "nonce", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "nonce, 400", answer: Answer{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "nonce that does not come", answer: Answer{Status: 401, Error: "use_dpop_nonce"}},
+		{name: "nonce that is none", answer: Answer{Status: 401, Nonce: `"n1"`, Error: "use_dpop_nonce"}},
+		{name: "nonce, final", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce", Final: true}, learns: []string{"n1"}},
+
+		{name: "proof", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "The DPoP proof JWT has already been used."}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "htu", url: escaped, answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}, token: "default 1 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=true ath={ath}"},
+		{name: "htu with nothing to decode", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}},
+		{name: "htu with nothing to decode but a query", url: url + "?a=%40", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}},
+
+		{name: "token", answer: Answer{Status: 401, Error: "invalid_token"}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "token, and a nonce", answer: Answer{Status: 401, Nonce: "n1", Error: "invalid_token"}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "token, without words", answer: Answer{Status: 401}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "token, final", answer: Answer{Status: 401, Error: "invalid_token", Final: true}},
+		{name: "token, but no 401", answer: Answer{Status: 400, Error: "invalid_token"}},
+
+		{name: "Bearer", client: "bearer", answer: Answer{Status: 401}, token: "bearer 2 a b"},
+		{name: "Bearer, and words for a proof", client: "bearer", answer: Answer{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"}, learns: []string{"n1"}},
+		{name: "without a key", client: "off", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, token: "off 2 a b"},
+
+		{name: "nobody asks", who: caller.Caller{}, answer: Answer{Status: 401, Nonce: "n1"}},
+		{name: "another URL", url: "https://evil.test/", answer: Answer{Status: 401, Nonce: "n1"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if tt.client == "" {
+					tt.client = "default"
+				}
+				b := callers(t, &strings.Builder{})
+				request := CallRequest{Client: tt.client, Method: "GET", URL: url}
+				had, err := b.Authorize(t.Context(), me, request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute) // beyond the limiter
+				if tt.url != "" {
+					request.URL = tt.url
+				}
+				who := me
+				if tt.name == "nobody asks" {
+					who = tt.who
+				}
+				next, ok := b.Answered(t.Context(), who, request, had, tt.answer)
+				secret := next.Token.Access.Reveal()
+				proof := strings.Replace(tt.proof, "{ath}", dpop.TokenHash(secret), 1)
+				if ok != (tt.token != "") || secret != tt.token || ok && next.Proof != proof {
+					t.Errorf("ok %t, token %q, proof %q; want %q, %q", ok, secret, next.Proof, tt.token, proof)
+				}
+				var learned []string
+				if tt.client != "off" {
+					for _, said := range b.prover(tt.client).nonces {
+						_, nonce, _ := strings.Cut(said, " ")
+						learned = append(learned, nonce)
+					}
+				}
+				if diff := cmp.Diff(tt.learns, learned); diff != "" {
+					t.Errorf("nonces (-want +got)\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// One limiter holds for all that a refused token may lead to.
+func TestAnsweredIsLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := callers(t, &strings.Builder{})
+		me, request := caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: acme + "/api"}
+		had, err := b.Authorize(t.Context(), me, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := Answer{Status: 401, Error: "invalid_token"}
+		steps := []struct {
+			after time.Duration
+			had   Credentials
+			want  string // empty: the 401 is passed on
+		}{
+			{9 * time.Second, had, ""}, // it was fetched a moment before
+			{time.Second, had, "default 2 a b"},
+			{0, had, "default 2 a b"}, // replaced already
+			{9 * time.Second, had, "default 2 a b"},
+		}
+		for i, step := range steps {
+			time.Sleep(step.after)
+			if next, ok := b.Answered(t.Context(), me, request, step.had, refused); next.Token.Access.Reveal() != step.want || ok != (step.want != "") {
+				t.Errorf("step %d: ok %t, token %q, want %q", i+1, ok, next.Token.Access.Reveal(), step.want)
+			}
+		}
+		// A second 401, for the token that has just come, is passed on; once ten seconds
+		// are over, that one is replaced, too.
+		now, err := b.Authorize(t.Context(), me, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next, ok := b.Answered(t.Context(), me, request, now, refused); ok {
+			t.Errorf("token %q, want none", next.Token.Access.Reveal())
+		}
+		time.Sleep(time.Second)
+		if next, ok := b.Answered(t.Context(), me, request, now, refused); !ok || next.Token.Access.Reveal() != "default 3 a b" {
+			t.Errorf("ok %t, token %q", ok, next.Token.Access.Reveal())
+		}
+	})
+}
+
+// For a token of a client that has changed since nobody can prove any more: the new
+// client's takes its place, whatever the resource did not like.
+func TestAnsweredAfterSwap(t *testing.T) {
+	refusals := []Answer{
+		{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"},
+		{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"},
+		{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."},
+		{Status: 401, Error: "invalid_token"},
+	}
+	for _, to := range []string{"service", "off"} { // another key, and none
+		for _, answer := range refusals {
+			synctest.Test(t, func(t *testing.T) {
+				b := callers(t, &strings.Builder{})
+				me, request := caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: acme + "/api"}
+				had, err := b.Authorize(t.Context(), me, request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				after := *b.world.Load().Clients[to]
+				after.Name, after.Org = "default", acme
+				b.Swap(&World{Clients: map[string]*Client{"default": &after}})
+				next, ok := b.Answered(t.Context(), me, request, had, answer)
+				if !ok || next.Token.Access.Reveal() != to+" 1 a b" || next.Token.Type != had.Token.Type && next.Proof != "" {
+					t.Errorf("%v: ok %t, token %q, proof %q; want the new client's", answer, ok, next.Token.Access.Reveal(), next.Proof)
+				}
+				if to == "service" && after.Prover.(*prover).made != 1 {
+					t.Errorf("%v: the new client made %d proofs", answer, after.Prover.(*prover).made)
+				}
+				if next, ok := b.Answered(t.Context(), me, request, next, Answer{Status: 200}); ok {
+					t.Errorf("%v: token %q after a good answer", answer, next.Token.Access.Reveal())
+				}
+			})
+		}
+	}
+}

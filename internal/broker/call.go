@@ -1,0 +1,228 @@
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"okta-token-broker/internal/caller"
+	"okta-token-broker/internal/dpop"
+	"okta-token-broker/internal/oauth"
+)
+
+// Prover proves that a client holds the key which its tokens are bound to (RFC
+// 9449).
+type Prover interface {
+	// Proof makes a proof, for which it sets key and time, and the nonce where there
+	// is none. The error says what is wrong with method, URL or nonce.
+	Proof(ctx context.Context, proof dpop.Proof) (string, error)
+	// Nonce takes up what the server of a URL wants in the next proofs.
+	Nonce(url, nonce string)
+}
+
+// CallRequest is a call to a resource server that a caller wants to make, or to have
+// made.
+type CallRequest struct {
+	// Client and Scope are as in a TokenRequest.
+	Client, Scope string
+	// Method is as it is sent.
+	Method string
+	// URL is as it is sent. Query and fragment do not count.
+	URL string
+	// Nonce is what the resource server wants in the proof. Empty: the newest that is
+	// known.
+	Nonce string
+}
+
+// Credentials are what a call carries.
+type Credentials struct {
+	// Token goes into Authorization, under its type.
+	Token oauth.Token
+	// Proof goes into the DPoP header. Empty: there is none.
+	Proof string
+}
+
+// Answer is what a resource server said of the credentials. Error and Description
+// are its words: for comparing, not for passing on.
+type Answer struct {
+	Status int
+	// Nonce is from DPoP-Nonce, as it came (RFC 9449 section 9). Empty: none.
+	Nonce string
+	// Error and Description are from the challenge in WWW-Authenticate: that of
+	// DPoP, else that of Bearer. Okta gives its reasons there and nowhere else.
+	Error, Description string
+	// Final says that nothing more is sent, whatever Answered says: all that
+	// counts is the nonce.
+	Final bool
+}
+
+// Authorize returns what a call has to carry: the client's token, and for one that
+// is bound to a key a fresh proof. It refuses a URL that the client may not call.
+func (b *Broker) Authorize(ctx context.Context, who caller.Caller, req CallRequest) (Credentials, error) {
+	if req.Client == "" {
+		req.Client = DefaultClient
+	}
+	credentials, err := b.authorize(ctx, who, req)
+	b.audit(ctx, "audit: call", who, err, slog.String("client", req.Client), slog.String("scope", req.Scope),
+		slog.String("method", req.Method), slog.String("url", audited(req.URL)))
+	return credentials, err
+}
+
+// authorize works with one client throughout: a World that is swapped meanwhile may
+// have another of that name, whose token is not for this one's URLs, nor its key for
+// that one's tokens.
+func (b *Broker) authorize(ctx context.Context, who caller.Caller, req CallRequest) (Credentials, error) {
+	for {
+		world := b.world.Load()
+		client, key, err := b.tokenKey(who, TokenRequest{Client: req.Client, Scope: req.Scope})
+		if err != nil {
+			return Credentials{}, err
+		}
+		if err := client.mayCall(req.URL); err != nil {
+			return Credentials{}, err
+		}
+		token, err := b.tokens.Get(ctx, key, Want{})
+		switch {
+		case err == nil:
+			return client.credentials(ctx, req, token, false)
+		case oauth.ClassOf(err) != oauth.UnknownClient || b.world.Load() == world:
+			return Credentials{}, err
+		}
+	}
+}
+
+// audited is what the record has of a URL: what can hold a secret is left out.
+func audited(raw string) string {
+	raw = withoutQuery(raw)
+	if !strings.Contains(raw, "@") {
+		return raw
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "malformed"
+	}
+	u.User = nil
+	return u.String()
+}
+
+func withoutQuery(raw string) string {
+	if i := strings.IndexAny(raw, "?#"); i >= 0 {
+		return raw[:i]
+	}
+	return raw
+}
+
+// credentials adds the proof that a token needs. decoded is for servers that compare
+// the decoded path.
+func (c *Client) credentials(ctx context.Context, req CallRequest, token oauth.Token, decoded bool) (Credentials, error) {
+	if token.Type != oauth.DPoP {
+		return Credentials{Token: token}, nil
+	}
+	proof, err := c.Prover.Proof(ctx, dpop.Proof{
+		Method: req.Method, URL: req.URL, Nonce: req.Nonce, Decoded: decoded, TokenHash: dpop.TokenHash(token.Access.Reveal()),
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return Credentials{}, ctx.Err()
+	case err != nil:
+		return Credentials{}, oauth.Fail(oauth.InvalidRequest, err.Error())
+	}
+	return Credentials{token, proof}, nil
+}
+
+// Answered tells what a resource server said of a call's credentials, and asks
+// whether others could help. If so it returns them, and ok; a token that was refused
+// has then been replaced, within what the limiter for forced fetches allows.
+func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallRequest, had Credentials, answer Answer) (next Credentials, ok bool) {
+	if req.Client == "" {
+		req.Client = DefaultClient
+	}
+	client, key, err := b.tokenKey(who, TokenRequest{Client: req.Client, Scope: req.Scope})
+	if err != nil || client.mayCall(req.URL) != nil {
+		return Credentials{}, false
+	}
+	if client.Prover != nil {
+		client.Prover.Nonce(req.URL, answer.Nonce)
+	}
+	if answer.Final {
+		return Credentials{}, false
+	}
+	token, decoded := had.Token, false
+	ofProof := had.Proof != "" && (answer.Error == "use_dpop_nonce" || answer.Error == "invalid_dpop_proof")
+	switch {
+	case ofProof && had.Token.JKT == client.JKT && answer.Error == "use_dpop_nonce":
+		if !dpop.ValidNonce(answer.Nonce) {
+			return Credentials{}, false
+		}
+		req.Nonce = answer.Nonce
+	case ofProof && had.Token.JKT == client.JKT:
+		decoded = strings.Contains(answer.Description, "htu")
+		if decoded && !strings.Contains(withoutQuery(req.URL), "%") {
+			return Credentials{}, false // there is nothing to decode
+		}
+	case ofProof, answer.Status == statusUnauthorized:
+		// For a token that is bound to the key which the client had before it changed,
+		// it can make no other proof.
+		if token, ok = b.tokens.Replace(ctx, key, had.Token); !ok {
+			return Credentials{}, false
+		}
+	default:
+		return Credentials{}, false
+	}
+	next, err = client.credentials(ctx, req, token, decoded)
+	return next, err == nil
+}
+
+// statusUnauthorized is HTTP's 401, which is all that this package knows of HTTP.
+const statusUnauthorized = 401
+
+// Target is where the calls of a client go.
+type Target struct {
+	// Client is its name in the configuration.
+	Client string
+	// URL is the base of all paths: the origin of the client's org, or a resource.
+	URL string
+	// Org says that URL is at the origin of an org authorization server.
+	Org bool
+}
+
+// Target returns where a client's calls go: to its org, or to its resource of that
+// name.
+func (b *Broker) Target(who caller.Caller, client, resource string) (Target, error) {
+	of, _, err := b.tokenKey(who, TokenRequest{Client: client})
+	switch {
+	case err != nil:
+		return Target{}, err
+	case resource != "" && of.Resources[resource] == "":
+		return Target{}, oauth.Fail(oauth.InvalidRequest, "no such resource is configured: see clients."+of.Name+".resources")
+	case resource != "":
+		base := of.Resources[resource]
+		return Target{of.Name, base, of.Org != "" && within(base, of.Org)}, nil
+	case of.Org == "":
+		return Target{}, oauth.Fail(oauth.InvalidRequest, "the issuer of client "+of.Name+" is not an Okta org, so where calls go is not known: name one of its resources (clients."+of.Name+".resources) as ~NAME")
+	}
+	return Target{of.Name, of.Org, true}, nil
+}
+
+// mayCall refuses a URL that is neither at the client's org, outside /oauth2/, nor
+// below one of its resources.
+func (c *Client) mayCall(target string) error {
+	sent := withoutQuery(target)
+	if c.Org != "" && within(sent, c.Org) {
+		return CheckPath(sent[len(c.Org):], true)
+	}
+	for _, base := range c.Resources {
+		if within(sent, base) {
+			return CheckPath(sent[len(base):], false)
+		}
+	}
+	return oauth.Fail(oauth.AccessDenied, "client "+c.Name+" may call its org (where its issuer is one) and what clients."+c.Name+".resources lists, and no other URL")
+}
+
+// within reports whether a URL is a base or below it. Both are as they are sent; a
+// base has no slash at its end.
+func within(target, base string) bool {
+	rest, is := strings.CutPrefix(target, base)
+	return is && (rest == "" || rest[0] == '/')
+}

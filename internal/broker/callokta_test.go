@@ -1,0 +1,210 @@
+package broker_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/caller"
+	"okta-token-broker/internal/fakeokta"
+	"okta-token-broker/internal/keys"
+	"okta-token-broker/internal/okta"
+)
+
+const users = issuer + "/api/v1/users"
+
+// newBound makes a broker with one client, default, whose app requires DPoP, at an org
+// whose API wants nonces.
+func newBound(t *testing.T, file *keys.File) (*broker.Broker, *fakeokta.Okta) {
+	t.Helper()
+	ring, err := keys.Open(t.Context(), keys.Config{Name: "default", Store: file, Algorithm: "ES256"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, err := ring.Active(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake, err := fakeokta.New(fakeokta.Config{URL: issuer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake.SetResourceNonce(true)
+	fake.SetRateLimit(fakeokta.Users, fakeokta.RateLimit{})
+	if err := fake.AddApp(fakeokta.App{ClientID: "0oa1", Scopes: []string{"okta.users.read"}, DPoP: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := fake.RegisterKey("0oa1", key.JWK()); err != nil {
+		t.Fatal(err)
+	}
+	proofKey, err := keys.New("ES256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := okta.NewServer(okta.ServerConfig{Issuer: issuer, Transport: fake.Transport()})
+	client := okta.NewClient(okta.ClientConfig{Name: "default", ID: "0oa1", Server: server, Ring: ring, DPoP: okta.DPoPAuto, ProofKey: proofKey})
+	b := broker.New(broker.Config{World: &broker.World{
+		Clients: map[string]*broker.Client{"default": {
+			Name: "default", ID: "0oa1", Issuer: issuer, Ring: ring, Scopes: "okta.users.read", Server: client,
+			JKT: proofKey.Thumbprint(), Prover: client, Org: issuer,
+		}},
+		Rings: map[string]*keys.Ring{"default": ring},
+	}})
+	t.Cleanup(b.Close)
+	return b, fake
+}
+
+// a call as a proxy makes it: what is refused is sent once more where that can help.
+type call struct {
+	t    *testing.T
+	b    *broker.Broker
+	fake *fakeokta.Okta
+	sent int
+}
+
+// gets returns the status of GET url.
+func (c *call) gets(url string) int {
+	c.t.Helper()
+	me, request := caller.Local("test"), broker.CallRequest{Method: http.MethodGet, URL: url}
+	with, err := c.b.Authorize(c.t.Context(), me, request)
+	if err != nil {
+		c.t.Error(err)
+		return 0
+	}
+	answer := c.send(request, with)
+	if next, ok := c.b.Answered(c.t.Context(), me, request, with, answer); ok {
+		answer = c.send(request, next)
+		answer.Final = true
+		c.b.Answered(c.t.Context(), me, request, next, answer)
+	}
+	return answer.Status
+}
+
+func (c *call) send(request broker.CallRequest, with broker.Credentials) broker.Answer {
+	c.t.Helper()
+	c.sent++
+	r, err := http.NewRequestWithContext(context.WithoutCancel(c.t.Context()), request.Method, request.URL, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", with.Token.Type+" "+with.Token.Access.Reveal())
+	r.Header.Set("DPoP", with.Proof)
+	resp, err := c.fake.Transport().RoundTrip(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	challenge := resp.Header.Get("WWW-Authenticate")
+	word := func(name string) string {
+		_, after, _ := strings.Cut(challenge, " "+name+`="`)
+		value, _, _ := strings.Cut(after, `"`)
+		return value
+	}
+	return broker.Answer{Status: resp.StatusCode, Nonce: resp.Header.Get("DPoP-Nonce"), Error: word("error"), Description: word("error_description")}
+}
+
+// Calls of an API that wants proofs and nonces, of which it refuses some, get through.
+func TestCalls(t *testing.T) {
+	file := newFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		b, fake := newBound(t, file)
+		fake.SetNonceRefusal(20)
+		c := &call{t: t, b: b, fake: fake}
+		const calls = 500
+		for i := range calls {
+			if i%60 == 59 {
+				fake.ExpireNonces()
+			}
+			if got := c.gets(users + "?limit=2"); got != http.StatusOK {
+				t.Errorf("call %d is answered %d", i, got)
+			}
+			time.Sleep(time.Second)
+		}
+		seen := fake.Counters()
+		if seen.ReusedProofs+seen.ReusedJTI != 0 || seen.TokensIssued != 1 {
+			t.Errorf("%d proofs and %d assertions again, %d tokens", seen.ReusedProofs, seen.ReusedJTI, seen.TokensIssued)
+		}
+		refused := seen.NonceRefusals[fakeokta.Users]
+		if refused < calls/20 || c.sent != calls+refused {
+			t.Errorf("%d requests for %d calls, %d of them refused for their nonce", c.sent, calls, refused)
+		}
+	})
+}
+
+// A thousand calls at once whose token was revoked lead to one new token, and all get
+// through with it.
+func TestRevokedTokenIsReplacedOnce(t *testing.T) {
+	file := newFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		b, fake := newBound(t, file)
+		(&call{t: t, b: b, fake: fake}).gets(users)
+		time.Sleep(time.Minute)
+		before := fake.Counters()
+		fake.RevokeTokens("0oa1")
+		fake.SetFault(fakeokta.Fault{Delay: time.Second})
+		var calls sync.WaitGroup
+		for i := range 1000 {
+			calls.Go(func() {
+				time.Sleep(time.Duration(i) * 3 * time.Millisecond)
+				if got := (&call{t: t, b: b, fake: fake}).gets(users); got != http.StatusOK {
+					t.Errorf("call %d is answered %d", i, got)
+				}
+			})
+		}
+		calls.Wait()
+		seen := fake.Counters()
+		if got := seen.TokenRequests - before.TokenRequests; got != 1 {
+			t.Errorf("%d token requests, want 1", got)
+		}
+		if seen.ReusedProofs != 0 {
+			t.Errorf("%d proofs again", seen.ReusedProofs)
+		}
+	})
+}
+
+// While Okta gives no other token, a thousand calls with one that was revoked get its
+// 401, Okta is hardly asked, and later one call mends it for all.
+func TestRevokedTokenInAnOutage(t *testing.T) {
+	file := newFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		b, fake := newBound(t, file)
+		c := &call{t: t, b: b, fake: fake}
+		c.gets(users)
+		time.Sleep(time.Minute)
+		before := fake.Counters().TokenRequests
+		fake.RevokeTokens("0oa1")
+		fake.SetFault(fakeokta.Fault{Status: 503})
+		for range 1000 {
+			if got := c.gets(users); got != http.StatusUnauthorized {
+				t.Fatalf("answered %d", got)
+			}
+		}
+		if got := fake.Counters().TokenRequests - before; got > 3 { // of one exchange
+			t.Errorf("%d token requests, want 3 at most", got)
+		}
+		fake.ClearFault()
+		time.Sleep(2 * time.Minute)
+		if got := c.gets(users); got != http.StatusOK {
+			t.Errorf("answered %d", got)
+		}
+	})
+}
+
+// A URL whose path is escaped is compared decoded by Okta.
+func TestCallOfAnEscapedPath(t *testing.T) {
+	file := newFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		b, fake := newBound(t, file)
+		c := &call{t: t, b: b, fake: fake}
+		c.gets(users) // learns the nonce
+		c.sent = 0
+		if got := c.gets(users + "/nobody%40acme.test"); got != http.StatusNotFound || c.sent != 2 {
+			t.Errorf("answered %d after %d requests, want 404 after 2", got, c.sent)
+		}
+	})
+}
