@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// onConn is an answer's writer whose deadlines are a connection's.
+type onConn struct {
+	http.ResponseWriter
+	net.Conn
+}
+
+func (w onConn) Write(p []byte) (int, error) { return w.ResponseWriter.Write(p) }
+
+// bodyOf returns a body of no known length that comes over a connection.
+func bodyOf(t *testing.T) (b *body, server, caller net.Conn) {
+	t.Helper()
+	server, caller = net.Pipe()
+	t.Cleanup(func() { _, _ = server.Close(), caller.Close() })
+	return newBody(server, -1, http.NewResponseController(onConn{httptest.NewRecorder(), server})), server, caller
+}
+
+// A caller that sends no more is given up, and after that its connection is not held.
+func TestStalledBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, server, caller := bodyOf(t)
+		go func() { _, _ = io.WriteString(caller, "begun") }()
+		start := time.Now()
+		got, err := io.ReadAll(b.first())
+		if string(got) != "begun" || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != stalled || !b.failed() {
+			t.Errorf("read %q, %v after %s; want a time-out after %s", got, err, time.Since(start), stalled)
+		}
+		wantLingering(t, b, server)
+	})
+}
+
+// An answer came, and the attempt still waits for more of the body.
+func TestEndOfABodyThatIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, server, _ := bodyOf(t)
+		first := b.first()
+		read := make(chan error, 1)
+		go func() {
+			_, err := first.Read(make([]byte, 1))
+			read <- err
+		}()
+		synctest.Wait()
+		wantLingering(t, b, server)
+		if err := <-read; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the attempt's Read ended with %v", err)
+		}
+	})
+}
+
+// wantLingering ends a body, and checks how long the server reads from the connection
+// behind it.
+func wantLingering(t *testing.T, b *body, server net.Conn) {
+	t.Helper()
+	start := time.Now()
+	b.end()
+	defer time.AfterFunc(time.Hour, func() { _ = server.Close() }).Stop() // of one that is held
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != lingering {
+		t.Errorf("the server read for %s, until %v; want %s", time.Since(start), err, lingering)
+	}
+}
+
+// What the first attempt reads when it is over is kept for the second, also where it
+// would have passed what can be kept.
+func TestAttemptThatReadsOn(t *testing.T) {
+	const before = 60 << 10
+	sent := bytes.Repeat([]byte("0123456789"), 7<<10)
+	b := newBody(bytes.NewReader(sent), -1, http.NewResponseController(httptest.NewRecorder()))
+	first := b.first()
+	if _, err := io.ReadFull(first, make([]byte, before)); err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.again()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(first); len(rest) > 0 || !errors.Is(err, errOver) {
+		t.Errorf("the first attempt read %d bytes more, %v; want it to be over", len(rest), err)
+	}
+	if got, err := io.ReadAll(second); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("the second attempt read %d bytes, %v; want all %d", len(got), err, len(sent))
+	}
+}
+
+// A length that a caller only announces takes no memory.
+func TestAnnouncedBody(t *testing.T) {
+	b := newBody(http.NoBody, maxKept, http.NewResponseController(httptest.NewRecorder()))
+	if held := cap(b.kept); held > 0 {
+		t.Errorf("%d bytes are held for a body of which nothing came", held)
+	}
+}

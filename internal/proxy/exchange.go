@@ -1,0 +1,148 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"time"
+
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/caller"
+)
+
+// Do makes a request with the credentials that the broker has for the call, and once
+// more if the resource refuses them, the broker has others, and the body can be sent
+// again, which is what req.GetBody is for. It changes req's header. The request ends
+// with its context, whose error is then returned. Other errors are the broker's, or
+// of type *oauth.Error, with nothing in their text that the other side sent.
+func Do(b Broker, who caller.Caller, call broker.CallRequest, transport http.RoundTripper, req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	first, err := b.Authorize(ctx, who, call)
+	if err != nil {
+		return nil, err
+	}
+	e := &exchange{broker: b, who: who, call: call, transport: transport, credentials: first}
+	resp, err := e.send(req)
+	if err != nil {
+		return nil, err
+	}
+	answer, matters := answerOf(resp)
+	if !matters {
+		return resp, nil
+	}
+	next, ok := b.Answered(ctx, who, call, e.credentials, answer)
+	if !ok || !rewind(req) {
+		return resp, nil
+	}
+	discard(resp)
+	e.credentials = next
+	if resp, err = e.send(req); err != nil {
+		return nil, err
+	}
+	if answer, _ = answerOf(resp); answer.Nonce != "" {
+		answer.Final = true
+		b.Answered(ctx, who, call, e.credentials, answer)
+	}
+	return resp, nil
+}
+
+// exchange is a request and its answer.
+type exchange struct {
+	broker      Broker
+	who         caller.Caller
+	call        broker.CallRequest
+	transport   http.RoundTripper
+	credentials broker.Credentials // that were sent last
+}
+
+// send makes one attempt.
+func (e *exchange) send(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	e.carry(req.Header)
+	if e.credentials.Proof != "" {
+		req = req.WithContext(e.withFreshProofs(ctx, req.Header))
+	}
+	resp, err := e.transport.RoundTrip(req)
+	if err == nil && (resp.StatusCode < 200 || resp.StatusCode > 599) { // an upgrade that nobody asked for, or no status at all
+		_ = resp.Body.Close()
+		err = errStatus
+	}
+	if err != nil {
+		return nil, fault(ctx, req.URL.Host, err)
+	}
+	return resp, nil
+}
+
+// carry puts the credentials in a header.
+func (e *exchange) carry(header http.Header) {
+	header["Authorization"] = []string{e.credentials.Token.Type + " " + e.credentials.Token.Access.Reveal()}
+	delete(header, "Dpop")
+	if e.credentials.Proof != "" {
+		header["Dpop"] = []string{e.credentials.Proof}
+	}
+}
+
+// withFreshProofs has a request carry another proof when net/http repeats it by
+// itself, as it does on a kept connection that breaks before there is an answer, if
+// the method or the caller's Idempotency-Key allows it. A resource may take a proof
+// but once (RFC 9449 section 11.1), and may have seen the one that got no answer.
+//
+// The transport tells of each connection before it writes to it, and when it is done
+// with the one before, so the header is nobody else's then. If there are no other
+// credentials, the same go out again.
+func (e *exchange) withFreshProofs(ctx context.Context, header http.Header) context.Context {
+	repeated := false
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if repeated {
+			if fresh, err := e.broker.Authorize(ctx, e.who, e.call); err == nil {
+				e.credentials = fresh
+				e.carry(header)
+			}
+		}
+		repeated = true
+	}})
+}
+
+// rewind makes req ready to be sent again. The attempt before may still be reading
+// its own header and body.
+func rewind(req *http.Request) bool {
+	if req.Body != nil {
+		if req.GetBody == nil {
+			return false
+		}
+		again, err := req.GetBody()
+		if err != nil {
+			return false
+		}
+		req.Body = again
+	}
+	req.Header = req.Header.Clone()
+	return true
+}
+
+// answerOf finds what an answer says of the credentials, and reports whether the
+// broker has to know of it.
+func answerOf(resp *http.Response) (answer broker.Answer, matters bool) {
+	answer = broker.Answer{Status: resp.StatusCode, Nonce: resp.Header.Get("DPoP-Nonce")}
+	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusBadRequest {
+		answer.Error, answer.Description = challenge(resp.Header["Www-Authenticate"])
+	}
+	return answer, answer.Nonce != "" || answer.Status == http.StatusUnauthorized || answer.Error != ""
+}
+
+const (
+	// maxDiscarded is how much of an answer is read to keep its connection, in bytes.
+	maxDiscarded = 8 << 10
+	// discarding is how long that may take: a new connection takes no longer.
+	discarding = 100 * time.Millisecond
+)
+
+func discard(resp *http.Response) {
+	if resp.ContentLength <= maxDiscarded {
+		late := time.AfterFunc(discarding, func() { _ = resp.Body.Close() })
+		defer late.Stop()
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDiscarded+1) // to its end
+	}
+	_ = resp.Body.Close()
+}

@@ -1,0 +1,171 @@
+package proxy_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// leaky stands for whatever an upstream says: none of it may be in an error or in
+// the log.
+const leaky = "l3aky-upstream-words"
+
+// What goes wrong between the proxy and the upstream is an error of the proxy's, in
+// its own words.
+func TestFaults(t *testing.T) {
+	tests := []struct {
+		name   string
+		start  func(*testing.T) (origin string)
+		status int
+		code   string
+	}{
+		{"nobody listens", closedPort, 503, "temporarily_unavailable"},
+		{"no such host", func(*testing.T) string { return "http://upstream.invalid" }, 503, "temporarily_unavailable"},
+		{"closes", raw(""), 502, "server_error"},
+		{"not HTTP", raw(leaky + "\r\n\r\n"), 502, "server_error"},
+		{"a status that is none", raw("HTTP/1.1 " + leaky + "\r\n\r\n"), 502, "server_error"},
+		{"status 000", raw("HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n"), 502, "server_error"},
+		{"status 999", raw("HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n"), 502, "server_error"},
+		{"an upgrade that nobody asked for", raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: " + leaky + "\r\n\r\n"), 502, "server_error"},
+		{"a bad header", raw("HTTP/1.1 200 OK\r\n" + leaky + "\r\n\r\n"), 502, "server_error"},
+		{"two lengths", raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), 502, "server_error"},
+		{"a length that is none", raw("HTTP/1.1 200 OK\r\nContent-Length: " + leaky + "\r\n\r\nab"), 502, "server_error"},
+		{"another coding", raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: " + leaky + "\r\n\r\nab"), 502, "server_error"},
+		{"a long header", raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat(leaky, 1<<16) + "\r\n\r\n"), 502, "server_error"},
+		{"half a header", raw("HTTP/1.1 200 OK\r\nX: " + leaky), 502, "server_error"},
+		{"too slow", silent, 504, "temporarily_unavailable"},
+		{"a certificate of nobody's", untrusted, 502, "server_error"},
+		{"no TLS", func(t *testing.T) string { return strings.Replace(raw(leaky)(t), "http:", "https:", 1) }, 502, "server_error"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &rig{tb: t, broker: &standIn{tokenType: "DPoP"}, log: &lockedBuffer{}}
+			transport := newTransport(t)
+			transport.ResponseHeaderTimeout = 500 * time.Millisecond
+			r.start(tt.start(t), transport)
+			got := do(t, request(t, "POST", r.url+"/api", strings.NewReader("{}")))
+			got.wantError(t, tt.status, tt.code)
+			for where, text := range map[string]string{"answer": got.body, "log": r.log.String()} {
+				if strings.Contains(text, leaky) || strings.Contains(text, "the-token") || strings.Contains(text, "proof-") {
+					t.Errorf("the %s has what it must not: %s", where, text)
+				}
+			}
+			if !strings.Contains(r.log.String(), "client=default") {
+				t.Errorf("the log says %s", r.log)
+			}
+		})
+	}
+}
+
+// closedPort is where nobody listens.
+func closedPort(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	return "http://" + listener.Addr().String()
+}
+
+// raw answers each request with these bytes, and closes.
+func raw(text string) func(*testing.T) string {
+	return func(t *testing.T) string {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { listener.Close() })
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Read(make([]byte, 4<<10))
+				_, _ = io.WriteString(conn, text)
+				conn.Close()
+			}
+		}()
+		return "http://" + listener.Addr().String()
+	}
+}
+
+// silent takes a request and says nothing.
+func silent(t *testing.T) string {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		<-req.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func untrusted(t *testing.T) string {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("the upstream was spoken to")
+	}))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// A caller that sends half a body is to blame for it itself.
+func TestHalfABody(t *testing.T) {
+	r := newRig(t, &standIn{}, func(_ http.ResponseWriter, req *http.Request) { _, _ = io.Copy(io.Discard, req.Body) })
+	got := rawDo(t, r.own, "POST /api HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnot a chunk\r\n")
+	got.wantError(t, http.StatusBadRequest, "invalid_request")
+}
+
+// When the caller leaves, the upstream is left, too.
+func TestCallerLeaves(t *testing.T) {
+	begun, left := make(chan struct{}), make(chan struct{})
+	r := newRig(t, &standIn{}, func(_ http.ResponseWriter, req *http.Request) {
+		close(begun)
+		<-req.Context().Done()
+		close(left)
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	req := request(t, "GET", r.url+"/api", nil).WithContext(ctx)
+	c := client(t)
+	go func() {
+		resp, err := c.Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		done <- err
+	}()
+	<-begun
+	leave()
+	<-left
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// A resource that cannot be asked a second time is not asked a third time.
+func TestReplayThatFails(t *testing.T) {
+	var calls atomic.Int64
+	r := newRig(t, &standIn{}, func(w http.ResponseWriter, _ *http.Request) {
+		if calls.Add(1) > 1 {
+			panic(http.ErrAbortHandler)
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	got := do(t, request(t, "POST", r.url+"/api", strings.NewReader("{}")))
+	got.wantError(t, http.StatusBadGateway, "server_error")
+	if calls.Load() != 2 {
+		t.Errorf("%d attempts", calls.Load())
+	}
+}

@@ -1,0 +1,117 @@
+package proxy_test
+
+import (
+	"crypto/tls"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What an answer says of the upstream's addresses leads back to the proxy. ORG is
+// the upstream's origin, HOST what the caller calls the proxy, HERE the proxy.
+func TestLinks(t *testing.T) {
+	tests := []struct{ name, path, link, want string }{
+		{
+			"pagination", "/api/v1/users",
+			`<ORG/api/v1/users?limit=2>; rel="self", <ORG/api/v1/users?after=00u%2Fx&limit=2>; rel="next"`,
+			`<HERE/api/v1/users?limit=2>; rel="self", <HERE/api/v1/users?after=00u%2Fx&limit=2>; rel="next"`,
+		},
+		{"path", "/api", `</api/v1/users?after=x>; rel="next"`, `<HERE/api/v1/users?after=x>; rel="next"`},
+		{"same scheme", "/api", `<//ORGHOST/api?x>;rel=next`, `<HERE/api?x>;rel=next`},
+		{"scheme and host in capitals", "/api", `<HTTP://ORGHOST/api>`, `<HERE/api>`},
+		{"root", "/api", `<ORG>, <ORG/>`, `<HERE>, <HERE/>`},
+		{"relative", "/api/v1/users", `<?after=x>; rel="next", <users?after=x>`, `<?after=x>; rel="next", <users?after=x>`},
+		{"another host", "/api", `<https://evil.test/api>; rel="next"`, `<https://evil.test/api>; rel="next"`},
+		{"another port", "/api", `<http://127.0.0.1:1/api>; rel="next"`, `<http://127.0.0.1:1/api>; rel="next"`},
+		{"another scheme", "/api", `<https://ORGHOST/api>`, `<https://ORGHOST/api>`},
+		{"a host that begins the same", "/api", `<ORG.evil.test/api>`, `<ORG.evil.test/api>`},
+		{"a user", "/api", `<http://me@ORGHOST/api>`, `<http://me@ORGHOST/api>`},
+		{"what the proxy does not serve", "/api", `<ORG/oauth2/v1/token>, <ORG/api//x>`, `<ORG/oauth2/v1/token>, <ORG/api//x>`},
+		{"in quotes", "/api", `<ORG/api>; title="<ORG/\"api>", <ORG/b>`, `<HERE/api>; title="<ORG/\"api>", <HERE/b>`},
+		{"not a URL", "/api", `<ht tp://%zz>, <mailto:me@ORGHOST>, <>`, `<ht tp://%zz>, <mailto:me@ORGHOST>, <>`},
+		{"not a link", "/api", `rel="next"; <ORG/api`, `rel="next"; <ORG/api`},
+		{"fragment", "/api", `<ORG/api#a?b>`, `<HERE/api#a?b>`},
+		{"resource", "/~api/users", `<ORG/base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
+		{"path of a resource", "/~api/users", `</base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
+		{"base of a resource", "/~api/users", `<ORG/base>, <ORG/base/>`, `<HERE/~api>, <HERE/~api/>`},
+		{"below a resource, what looks like one", "/~api/users", `<ORG/base/~x/y>`, `<HERE/~api/~x/y>`},
+		{"of the org, what would be a resource here", "/api", `<ORG/~api/x>, </~x>, <ORG/x/~y>`, `<ORG/~api/x>, </~x>, <HERE/x/~y>`},
+		{"beside a resource", "/~api/users", `<ORG/other>, <ORG/basement>`, `<ORG/other>, <ORG/basement>`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			link := tt.link
+			r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
+				expanded := strings.NewReplacer("ORGHOST", req.Host, "ORG", "http://"+req.Host).Replace(link)
+				w.Header().Add("Link", expanded)
+				w.Header().Add("Link", "<https://evil.test/>; rel=other")
+				w.Header().Set("X-Origin", "http://"+req.Host)
+			})
+			for _, here := range []string{r.url, r.own} {
+				got := do(t, request(t, "GET", here+tt.path, nil))
+				org := got.Header.Get("X-Origin")
+				want := strings.NewReplacer("ORGHOST", strings.TrimPrefix(org, "http://"), "ORG", org, "HERE", here).Replace(tt.want)
+				if diff := cmp.Diff([]string{want, "<https://evil.test/>; rel=other"}, got.Header["Link"]); diff != "" {
+					t.Errorf("at %s (-want +got)\n%s", here, diff)
+				}
+			}
+		})
+	}
+}
+
+// Redirects are passed on, and lead back to the proxy where it serves what they
+// lead to.
+func TestRedirects(t *testing.T) {
+	var calls atomic.Int64
+	r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
+		calls.Add(1)
+		w.Header().Set("Location", strings.Replace(req.URL.Query().Get("to"), "ORG", "http://"+req.Host, 1))
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	for to, want := range map[string]string{
+		"ORG/api/v1/x":           r.url + "/api/v1/x",
+		"/api/v1/x":              r.url + "/api/v1/x",
+		"x":                      "x",
+		"https://evil.test/":     "https://evil.test/",
+		"//evil.test/":           "//evil.test/",
+		"/oauth2/v1/authorize":   "/oauth2/v1/authorize",
+		"https://127.0.0.1/api/": "https://127.0.0.1/api/",
+	} {
+		got := do(t, request(t, "GET", r.url+"/api?to="+to, nil))
+		if got.StatusCode != http.StatusTemporaryRedirect || got.Header.Get("Location") != want {
+			t.Errorf("a redirect to %s is %s to %s; want %s", to, got.Status, got.Header.Get("Location"), want)
+		}
+	}
+	if calls.Load() != 7 {
+		t.Errorf("%d calls: a redirect was followed", calls.Load())
+	}
+}
+
+// The proxy's address is as the caller wrote it.
+func TestLinksForTheHostThatWasAsked(t *testing.T) {
+	r := newRig(t, &standIn{}, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Link", "</api>") })
+	for sent, want := range map[string]string{
+		"GET /api HTTP/1.1\r\nHost: stand.internal:8080\r\n\r\n": "<http://stand.internal:8080/api>",
+		"GET /api HTTP/1.0\r\n\r\n":                              "</api>",
+	} {
+		if got := rawDo(t, r.own, sent); got.Header.Get("Link") != want {
+			t.Errorf("%q is answered with the link %s; want %s", sent, got.Header.Get("Link"), want)
+		}
+	}
+	server := httptest.NewTLSServer(r.proxy.For("default"))
+	t.Cleanup(server.Close)
+	c := server.Client()
+	c.Transport.(*http.Transport).TLSClientConfig.MinVersion = tls.VersionTLS12
+	resp, err := c.Do(request(t, "GET", server.URL+"/api", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got, want := resp.Header.Get("Link"), "<"+server.URL+"/api>"; got != want {
+		t.Errorf("over TLS the link is %s; want %s", got, want)
+	}
+}

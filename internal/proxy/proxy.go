@@ -1,0 +1,190 @@
+// Package proxy makes a caller's request for it, with the access token put in:
+//
+//	/proxy/{client}/{path...}              to the client's org
+//	/proxy/{client}/~{resource}/{path...}  to a resource of the client, by its name
+//
+// The caller chooses method, path, query, body and most of the header. Where the
+// request goes is configured, and what it carries is for the broker to say. What
+// could make an upstream see another path than was checked is refused, so a path
+// has to be in the form that leaves no doubt:
+//
+//   - no dot segments and no empty segments, also not in parts, encoded, encoded
+//     twice, or with parameters (;x) behind;
+//   - no encoded slash, backslash or control character, nor anything that is not
+//     UTF-8, at any depth of encoding;
+//   - only the characters that RFC 3986 has in a path.
+//
+// Any other path goes out byte for byte as it came in, and so does the query.
+package proxy
+
+import (
+	"cmp"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/caller"
+	"okta-token-broker/internal/oauth"
+)
+
+// Config is what a Proxy needs.
+type Config struct {
+	Broker    Broker
+	Upstreams Upstreams
+	// Who says who is asking.
+	Who func(*http.Request) caller.Caller
+	// Error answers an error, which is an *oauth.Error or that of a context that
+	// ended. It gets the request as it came in.
+	Error func(http.ResponseWriter, *http.Request, error)
+	// Log takes what went wrong between here and the upstreams. Nil: nothing is
+	// logged.
+	Log *slog.Logger
+}
+
+// Proxy makes callers' requests. It is safe for concurrent use.
+type Proxy struct {
+	broker    Broker
+	upstreams Upstreams
+	who       func(*http.Request) caller.Caller
+	error     func(http.ResponseWriter, *http.Request, error)
+	log       *slog.Logger
+	silent    *log.Logger
+	buffers   *buffers
+}
+
+// New makes a Proxy.
+func New(cfg Config) *Proxy {
+	p := &Proxy{
+		broker: cfg.Broker, upstreams: cfg.Upstreams, who: cfg.Who, error: cfg.Error, log: cfg.Log,
+		silent:  log.New(io.Discard, "", 0),
+		buffers: &buffers{},
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	return p
+}
+
+// Under returns a handler of prefix/{client}/..., for every method. It reads the
+// path itself, from the URL as it came over the wire; nothing in front of it may
+// clean that.
+func (p *Proxy) Under(prefix string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		after, under := strings.CutPrefix(wirePath(r.URL), prefix+"/")
+		segment, rest := broker.CutSegment(after)
+		client, err := url.PathUnescape(segment)
+		if !under || err != nil || client == "" || broker.CheckPath("/"+segment, false) != nil {
+			p.error(w, r, oauth.Fail(oauth.InvalidRequest, "the path must be "+prefix+"/CLIENT/..., with a client of the configuration"))
+			return
+		}
+		p.serve(w, r, client, prefix+"/"+segment, rest)
+	})
+}
+
+// For returns a handler of all paths, for a listener that is one client's.
+func (p *Proxy) For(client string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.serve(w, r, client, "", wirePath(r.URL))
+	})
+}
+
+// serve makes a request of a client for its caller. here is the path of the
+// client's proxy, and rest what follows on it.
+func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, client, here, rest string) {
+	if err := checkRequest(r); err != nil {
+		p.error(w, r, err)
+		return
+	}
+	resource := ""
+	if strings.HasPrefix(rest, "/~") {
+		segment, after := broker.CutSegment(rest[len("/"):])
+		here, rest, resource = here+"/"+segment, after, segment[len("~"):]
+		if resource == "" {
+			p.error(w, r, oauth.Fail(oauth.InvalidRequest, "a resource's name is missing after ~"))
+			return
+		}
+	}
+	who := p.who(r)
+	upstream, err := p.upstreams.Upstream(who, client, resource)
+	if err != nil {
+		p.error(w, r, err)
+		return
+	}
+	c := &call{proxy: p, in: r, who: who, upstream: upstream, resource: resource, here: here}
+	if err := c.aim(client, rest); err != nil {
+		p.error(w, r, err)
+		return
+	}
+	c.serve(w)
+}
+
+// checkRequest refuses what a proxy must not pass on.
+func checkRequest(r *http.Request) error {
+	switch {
+	case r.URL.Scheme != "" || r.URL.Host != "" || r.Method == http.MethodConnect:
+		return oauth.Fail(oauth.InvalidRequest, "the request target must be a path: this is not a forward proxy, and where requests go is configured")
+	case r.Method == http.MethodTrace || strings.EqualFold(r.Method, "TRACK"):
+		// Its answer would be the request, with the token (RFC 9110 section 9.3.8).
+		return oauth.Fail(oauth.InvalidRequest, "the method is not passed on")
+	case len(r.Header["Upgrade"]) > 0 || slices.ContainsFunc(r.Header["Connection"], namesUpgrade):
+		return oauth.Fail(oauth.InvalidRequest, "the proxy does not upgrade connections: ask for HTTP/1.1 without an Upgrade header (Java's HttpClient: version(HTTP_1_1))")
+	}
+	return nil
+}
+
+func namesUpgrade(value string) bool {
+	for option := range strings.SplitSeq(value, ",") {
+		if strings.EqualFold(strings.TrimSpace(option), "upgrade") {
+			return true
+		}
+	}
+	return false
+}
+
+// serve makes the request and passes the answer on.
+func (c *call) serve(w http.ResponseWriter) {
+	c.writer = newPatientWriter(w)
+	c.control = c.writer.control
+	if c.in.ContentLength != 0 {
+		// An upstream may answer while it reads: without this the server would read
+		// all of the body first.
+		_ = c.control.EnableFullDuplex()
+	}
+	c.reverse = httputil.ReverseProxy{
+		Rewrite:        c.rewrite,
+		Transport:      c,
+		ModifyResponse: c.modify,
+		ErrorHandler:   c.fail,
+		FlushInterval:  -1,
+		BufferPool:     c.proxy.buffers,
+		ErrorLog:       c.proxy.silent, // it would log what upstreams say
+	}
+	defer func() { c.body.end() }() // there is one only later
+	c.reverse.ServeHTTP(c.writer, c.in)
+}
+
+// fail answers an error.
+func (c *call) fail(w http.ResponseWriter, _ *http.Request, err error) {
+	c.endConnection(w.Header())
+	c.proxy.error(w, c.in, err)
+}
+
+// wirePath returns a URL's path as it came over the wire. RawPath is empty where
+// that is how the library encodes it.
+func wirePath(u *url.URL) string { return cmp.Or(u.RawPath, u.EscapedPath()) }
+
+const (
+	// stalled is how long a caller may neither take of an answer nor give of a body
+	// what there is to take or give.
+	stalled = time.Minute
+	// lingering is how long the server waits for the rest of a body that nobody wants
+	// any more, before it ends the connection.
+	lingering = time.Second
+)

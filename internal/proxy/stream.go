@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// patientWriter lifts the deadlines that the server sets for requests and answers
+// of a known size: a call may go on for as long as something moves.
+type patientWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	// missing is how much of a small answer was not written yet, in bytes. 0: the
+	// answer is flushed by somebody else.
+	missing int64
+}
+
+func newPatientWriter(w http.ResponseWriter) *patientWriter {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{})
+	_ = control.SetWriteDeadline(time.Time{})
+	return &patientWriter{ResponseWriter: w, control: control}
+}
+
+// Write gives the caller its time to take p. A small answer that is whole is left to
+// the server to send in one piece; a part of one goes at once.
+func (w *patientWriter) Write(p []byte) (int, error) {
+	_ = w.control.SetWriteDeadline(time.Now().Add(stalled))
+	n, err := w.ResponseWriter.Write(p)
+	if w.missing > 0 {
+		if w.missing -= int64(n); w.missing > 0 && err == nil {
+			err = w.control.Flush()
+		}
+	}
+	return n, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// bufferSize is how much of an answer is copied at a time, in bytes.
+const bufferSize = 32 << 10
+
+// buffers is an httputil.BufferPool.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) Get() []byte {
+	if buffer, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return buffer[:]
+	}
+	return new([bufferSize]byte)[:]
+}
+
+func (b *buffers) Put(buffer []byte) { b.pool.Put((*[bufferSize]byte)(buffer)) }
