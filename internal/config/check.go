@@ -57,6 +57,7 @@ func check(cfg Config, origins map[string]origin) (wrong, doubtful problems) {
 			c.addf("clients."+name+".client_id", "is the name of another client: requests could mean either")
 		}
 	}
+	c.proofKeys(cfg, files)
 	c.rotators(cfg)
 	return c.found, c.doubts
 }
@@ -94,23 +95,36 @@ func (c *checker) later(path string, isSet bool, hint string) {
 }
 
 func (c *checker) listeners(cfg Config) {
-	c.listener("listen", cfg.Listen)
-	if host, _, err := net.SplitHostPort(cfg.Listen); err == nil && !strings.HasPrefix(cfg.Listen, "unix:") && !isLoopback(host) {
-		c.addf("listen", "other machines could reach it, and no callers are configured: listen on 127.0.0.1 or on unix:/path")
+	type listener struct {
+		path, address string
+		public        bool
 	}
-	others := []struct{ path, address string }{{"listen", cfg.Listen}, {"health_listen", cfg.HealthListen}, {"jwks_listen", cfg.JWKSListen}}
-	for i, other := range others[1:] {
-		if other.address == "" {
+	all := []listener{{path: "listen", address: cfg.Listen}, {"health_listen", cfg.HealthListen, true}, {"jwks_listen", cfg.JWKSListen, true}}
+	for _, address := range slices.Sorted(maps.Keys(cfg.ProxyListen)) {
+		all = append(all, listener{path: "proxy_listen." + address, address: address})
+		c.proxied("proxy_listen."+address, cfg.ProxyListen[address], cfg)
+	}
+	for i, l := range all {
+		if l.address == "" && l.public {
 			continue
 		}
-		c.listener(other.path, other.address)
-		for _, before := range others[:i+1] {
-			if before.address != "" && sameAddress(before.address, other.address) {
-				c.addf(other.path, "is the address of %s, too", before.path)
+		c.listener(l.path, l.address)
+		if !l.public && !isPrivate(l.address) {
+			c.addf(l.path, "other machines could reach it, and no callers are configured: listen on 127.0.0.1 or on unix:/path")
+		}
+		for _, before := range all[:i] {
+			if before.address != "" && sameAddress(before.address, l.address) {
+				c.addf(l.path, "is the address of %s, too", before.path)
 			}
 		}
 	}
 	c.later("admin_listen", cfg.AdminListen != "", "leave it empty")
+}
+
+// isPrivate reports whether an address, if it is one, is of this machine alone.
+func isPrivate(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err != nil || strings.HasPrefix(address, "unix:") || isLoopback(host)
 }
 
 func (c *checker) oneOf(path, value string, allowed ...string) {
@@ -210,10 +224,10 @@ func (c *checker) client(path, name string, client Client, cfg Config) {
 	if client.CAFile != "" && !plausiblePath(client.CAFile) {
 		c.addf(path+".ca_file", "must be the path of a PEM file")
 	}
-	c.oneOf(path+".dpop", client.DPoP, "auto", "required", "off")
-	c.later(path+".dpop", client.DPoP == "required", "in Okta turn off Proof of possession for the app, and set it to auto")
+	c.oneOf(path+".dpop", client.DPoP, DPoPAuto, DPoPRequired, DPoPOff)
+	c.proofKey(path+".dpop_key_file", client)
 	c.registration(path, client, cfg)
-	c.later(path+".resources", len(client.Resources) > 0, "leave it empty")
+	c.resources(path+".resources", client)
 	if _, ok := cfg.Keys[client.Key]; !ok {
 		c.addf(path+".key", "names no entry of keys")
 	}
@@ -254,12 +268,14 @@ func (c *checker) issuer(path string, client Client) {
 	}
 }
 
-// url checks an address that assertions are sent to.
+// url checks an address that assertions or tokens are sent to.
 func (c *checker) url(path, value string) *url.URL {
 	u, err := url.Parse(value)
 	switch {
 	case err != nil || u.Hostname() == "" || len(value) > maxURL || strings.HasSuffix(u.Host, ":") || !validPort(u.Port()):
 		c.addf(path, "must be a URL of up to %d bytes, such as https://acme.okta.com", maxURL)
+	case strings.HasSuffix(u.Hostname(), "."):
+		c.addf(path, "must have its host without a dot at the end")
 	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' }):
 		c.addf(path, "must have its host in ASCII: write the xn-- form")
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):

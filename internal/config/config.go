@@ -28,6 +28,10 @@ type Config struct {
 	// host:port on any address, such as :8087, or unix:/path/to.sock. Empty: nowhere,
 	// but on the API's listener.
 	JWKSListen string `yaml:"jwks_listen"`
+	// ProxyListen are more addresses to listen at, each with the name of a client: that
+	// client's proxy is at / there, as it is at /proxy/CLIENT/ of the API, for SDKs that
+	// take a host but no path. Addresses are as for listen; no variable sets this.
+	ProxyListen map[string]string `yaml:"proxy_listen"`
 	// JWKSMaxAge is how long others may keep the public keys that they fetched: the
 	// max-age of their Cache-Control, in whole seconds, 0s to 24h.
 	JWKSMaxAge time.Duration `yaml:"jwks_max_age"`
@@ -111,9 +115,13 @@ type Client struct {
 	Scopes []string `yaml:"scopes"`
 	// Key names the ring under keys that signs.
 	Key string `yaml:"key"`
-	// DPoP is auto, required or off. This version makes no proofs: auto and off
-	// both mean Bearer tokens, and required is refused.
+	// DPoP is auto (DPoP proofs are sent once the server has asked for one), required
+	// (from the first request on, and a token that is not bound is refused) or off.
 	DPoP string `yaml:"dpop"`
+	// DPoPKeyFile is the PEM file of the EC P-256 key that tokens are bound to, which is
+	// made where it is not there. Empty: the key is in memory, and bound tokens end with
+	// the process.
+	DPoPKeyFile string `yaml:"dpop_key_file"`
 	// AssertionLifetime is how long the assertions live that the broker itself
 	// sends: 1m to 59m.
 	AssertionLifetime time.Duration `yaml:"assertion_lifetime"`
@@ -132,8 +140,8 @@ type Client struct {
 	// okta.apps.manage among its scopes. Nobody else gets its tokens or assertions: a
 	// client that is its own rotator is served to no caller, either.
 	Rotator string `yaml:"rotator"`
-	// Resources are base URLs by name, for calls made for the caller. This version
-	// makes none: it must be empty.
+	// Resources are base URLs by name, 32 at most, that may be called with the client's
+	// tokens: /proxy/CLIENT/~NAME/ leads there. The API of an org needs none.
 	Resources map[string]string `yaml:"resources"`
 	// CAFile is a PEM file of certificates that verify the server, instead of
 	// the system's.
@@ -158,6 +166,10 @@ const (
 	RegistrationManual  = "manual"
 	RegistrationJWKSURI = "jwks_uri"
 	RegistrationAPI     = "api"
+
+	DPoPAuto     = "auto"
+	DPoPRequired = "required"
+	DPoPOff      = "off"
 
 	AllowAny     = "any"
 	AllowClients = "clients"
@@ -186,7 +198,7 @@ func defaultClient() Client {
 	return Client{
 		Audience:          AudienceEndpoint,
 		Key:               DefaultKey,
-		DPoP:              "auto",
+		DPoP:              DPoPAuto,
 		AssertionLifetime: 5 * time.Minute,
 		Prefetch:          true,
 		Registration:      RegistrationManual,

@@ -32,6 +32,7 @@ listen: unix:/run/broker.sock
 admin_listen: ""
 health_listen: ":8086"
 jwks_listen: ":8087"
+proxy_listen: {127.0.0.1:5002: managed, "[::1]:5003": other, unix:/run/proxy.sock: other}
 jwks_max_age: 1h
 hosts: [broker.internal, other]
 max_tokens: 500
@@ -58,14 +59,17 @@ clients:
     assertion_lifetime: 90s
     prefetch: false
     registration: manual
-    resources: {}
+    resources: {orders: 'https://Orders.example.com:443/v1/', local: 'http://127.0.0.1:80'}
     ca_file: /etc/ca.pem
   managed:
     issuer: https://acme.okta.com/oauth2/default
     client_id: 0oa2
+    dpop: required
+    dpop_key_file: /keys/dpop.pem
     registration: api
     app_id: 0oaApp-2_
     rotator: default
+    resources: {self: 'https://acme.okta.com'}
 signing: {allow: any}
 `, nil)
 	if err != nil {
@@ -80,6 +84,7 @@ signing: {allow: any}
 		Listen:       "unix:/run/broker.sock",
 		HealthListen: ":8086",
 		JWKSListen:   ":8087",
+		ProxyListen:  map[string]string{"127.0.0.1:5002": "managed", "[::1]:5003": "other", "unix:/run/proxy.sock": "other"},
 		JWKSMaxAge:   time.Hour,
 		Hosts:        []string{"broker.internal", "other"},
 		MaxTokens:    500,
@@ -94,11 +99,13 @@ signing: {allow: any}
 			"other": {
 				Issuer: "https://auth.example.com/realms/x", TokenEndpoint: "https://auth.example.com/realms/x/token", Audience: "issuer",
 				ClientID: "12345", Key: "corp", DPoP: "off", AssertionLifetime: 90 * time.Second,
-				Registration: "manual", Resources: map[string]string{}, CAFile: "/etc/ca.pem",
+				Registration: "manual", CAFile: "/etc/ca.pem",
+				Resources: map[string]string{"orders": "https://orders.example.com/v1", "local": "http://127.0.0.1"},
 			},
 			"managed": {
-				Issuer: "https://acme.okta.com/oauth2/default", Audience: "endpoint", ClientID: "0oa2", Key: "default", DPoP: "auto",
-				AssertionLifetime: 5 * time.Minute, Prefetch: true, Registration: "api", AppID: "0oaApp-2_", Rotator: "default",
+				Issuer: "https://acme.okta.com/oauth2/default", Audience: "endpoint", ClientID: "0oa2", Key: "default", DPoP: "required",
+				DPoPKeyFile: "/keys/dpop.pem", AssertionLifetime: 5 * time.Minute, Prefetch: true, Registration: "api", AppID: "0oaApp-2_", Rotator: "default",
+				Resources: map[string]string{"self": "https://acme.okta.com"},
 			},
 		},
 		Signing: Signing{Allow: "any"},
@@ -146,7 +153,7 @@ func TestMistakes(t *testing.T) {
 		{name: "unknown anchor", file: "listen: *s3cr3t\n", want: []string{"not valid YAML"}},
 		{name: "two meanings", file: "clients:\n  a: {issuer: 'https://a.okta.com', client_id: b}\n  b: {issuer: 'https://b.okta.com', client_id: c}\n", want: []string{":2: clients.a.client_id: is the name of another client"}},
 		{name: "near miss", file: "lisen: x\n", want: []string{":1: lisen: unknown name: did you mean listen?"}},
-		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are admin_listen, clients, health_listen, hosts, jwks_listen, jwks_max_age, keys, listen, log, max_tokens, signing"}},
+		{name: "far miss", file: "\ncolour: x\n", want: []string{":2: colour: unknown name: known are admin_listen, clients, health_listen, hosts, jwks_listen, jwks_max_age, keys, listen, log, max_tokens, proxy_listen, signing"}},
 		{name: "nested near miss", file: "clients:\n  default:\n    isuer: x\n    client_id: c\n", want: []string{
 			":3: clients.default.isuer: unknown name: did you mean issuer?", ":2: clients.default.issuer: is missing"}},
 		{name: "duplicate", file: "listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n", want: []string{":2: listen: stands twice"}},
@@ -189,10 +196,8 @@ func TestMistakes(t *testing.T) {
 			":2: health_listen: is the address of listen, too", ":3: jwks_listen: is the address of listen, too", ":3: jwks_listen: is the address of health_listen, too"}},
 		{name: "jwks_max_age", file: "jwks_max_age: 24h1s\n", want: []string{":1: jwks_max_age: must be 0s to 24h"}},
 		{name: "jwks_max_age, negative", file: "jwks_max_age: -1s\n", want: []string{":1: jwks_max_age: must be 0s to 24h"}},
-		{name: "dpop", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, dpop: required}}\n", want: []string{":1: clients.default.dpop: is not supported by this version"}},
 		{name: "dpop, misspelt", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, dpop: 'no'}}\n", want: []string{":1: clients.default.dpop: must be one of auto, required, off"}},
 		{name: "registration", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, registration: API}}\n", want: []string{":1: clients.default.registration: must be one of manual, jwks_uri, api"}},
-		{name: "resources", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, resources: {users: 'https://users.acme.com'}}}\n", want: []string{":1: clients.default.resources: is not supported by this version"}},
 		{name: "audience", file: "clients: {default: {issuer: 'https://acme.okta.com', client_id: c, audience: both}}\n", want: []string{"clients.default.audience: must be one of endpoint, issuer"}},
 	}
 	for _, tt := range tests {

@@ -21,13 +21,31 @@ import (
 // values in its errors.
 type decoder struct {
 	problems
-	name     *regexp.Regexp    // what a name can be
+	names    namePattern
+	listens  namePattern       // of listeners
 	origins  map[string]origin // by path
 	variable string            // that is being read; empty: the file is
 }
 
+// namePattern is what a name can be, and how to say so. Any other may be a value in
+// the wrong place, and is not repeated.
+type namePattern struct {
+	regexp *regexp.Regexp
+	words  string
+}
+
 func newDecoder() *decoder {
-	return &decoder{name: regexp.MustCompile(`^[A-Za-z0-9_./-]{1,64}$`), origins: map[string]origin{}}
+	return &decoder{
+		names: namePattern{
+			regexp.MustCompile(`^[A-Za-z0-9_./-]{1,64}$`),
+			"a name must be up to 64 letters, digits, dots, dashes and underscores, with a colon and a space behind it",
+		},
+		listens: namePattern{
+			regexp.MustCompile(`^(unix:/[A-Za-z0-9_./-]{1,128}|[A-Za-z0-9.-]{0,64}:[0-9]{1,5}|\[[0-9a-fA-F:.]{2,45}\]:[0-9]{1,5})$`),
+			"an address must be host:port or unix:/path, with a colon and a space behind it, and in quotes where it has brackets",
+		},
+		origins: map[string]origin{},
+	}
 }
 
 // file reads the file into cfg, on top of what is there.
@@ -153,7 +171,7 @@ func (d *decoder) structure(path string, node *yaml.Node, into reflect.Value) {
 			fields[name] = into.Field(i)
 		}
 	}
-	d.entries(path, node, func(name, value *yaml.Node) {
+	d.entries(path, node, d.names, func(name, value *yaml.Node) {
 		path := join(path, name.Value)
 		if field, ok := fields[name.Value]; ok {
 			d.value(path, value, field)
@@ -168,7 +186,11 @@ func (d *decoder) mapping(path string, node *yaml.Node, into reflect.Value) {
 	if into.IsNil() {
 		into.Set(reflect.MakeMap(into.Type()))
 	}
-	d.entries(path, node, func(name, value *yaml.Node) {
+	names := d.names
+	if path == "proxy_listen" {
+		names = d.listens
+	}
+	d.entries(path, node, names, func(name, value *yaml.Node) {
 		entry := reflect.New(into.Type().Elem()).Elem()
 		switch start := entry.Addr().Interface().(type) {
 		case *Key:
@@ -182,7 +204,7 @@ func (d *decoder) mapping(path string, node *yaml.Node, into reflect.Value) {
 }
 
 // entries walks a mapping node.
-func (d *decoder) entries(path string, node *yaml.Node, each func(name, value *yaml.Node)) {
+func (d *decoder) entries(path string, node *yaml.Node, names namePattern, each func(name, value *yaml.Node)) {
 	if !d.is(path, node, yaml.MappingNode, "a mapping of names to values") {
 		return
 	}
@@ -192,9 +214,8 @@ func (d *decoder) entries(path string, node *yaml.Node, each func(name, value *y
 		switch {
 		case name.Value == "<<" || name.Kind == yaml.AliasNode:
 			d.addf(path, name, "anchors and aliases are not supported: write the values out")
-		case name.Kind != yaml.ScalarNode || !d.name.MatchString(name.Value):
-			// It may be a value in the wrong place, and is not repeated.
-			d.addf(path, name, "a name must be up to 64 letters, digits, dots, dashes and underscores, with a colon and a space behind it")
+		case name.Kind != yaml.ScalarNode || !names.regexp.MatchString(name.Value):
+			d.addf(path, name, "%s", names.words)
 		case seen[name.Value]:
 			d.addf(join(path, name.Value), name, "stands twice")
 		default:

@@ -35,6 +35,8 @@ func FuzzLoad(f *testing.F) {
 		"clients: {r: {issuer: 'https://a', client_id: r, scopes: [okta.apps.manage, okta.apps.read], registration: api, rotator: r}}",
 		"clients: {a: {issuer: 'https://a/oauth2/x', client_id: a, registration: api, app_id: '..', rotator: b}, b: {issuer: 'https://a:443', client_id: a}}",
 		"clients: {u: {issuer: 'https://a', client_id: u, registration: jwks_uri, rotator: ~, app_id: \"\\0\"}}",
+		"proxy_listen: {127.0.0.1:5002: default, '[::1]:1': a, unix:/s: b, ':0': ~}\nclients: {default: {issuer: 'https://a', client_id: c}}",
+		"clients: {default: {issuer: 'https://a', client_id: c, dpop: required, dpop_key_file: d.pem, resources: {b: 'HTTPS://B:443/x/', c: 'http://[::1]:80//'}}}",
 		"listen: \"\\x41\"\nlog: {level: info, level: warn}",
 	} {
 		f.Add(text, "127.0.0.1:5000")

@@ -56,6 +56,9 @@ func Load(src Source) (*Loaded, error) {
 	d.oktaVariables(env, &cfg)
 	for name, client := range cfg.Clients {
 		client.Issuer = normalIssuer(client)
+		for resource, base := range client.Resources {
+			client.Resources[resource] = normalBase(base)
+		}
 		cfg.Clients[name] = client
 	}
 	wrong, doubtful := check(cfg, d.origins)
@@ -70,9 +73,22 @@ func Load(src Source) (*Loaded, error) {
 // and audiences are derived from it and compared byte by byte. Other servers'
 // issuers stay as they are.
 func normalIssuer(client Client) string {
-	u, err := url.Parse(strings.TrimRight(client.Issuer, "/"))
-	if err != nil || client.TokenEndpoint != "" {
+	if client.TokenEndpoint != "" {
 		return client.Issuer
+	}
+	return normalURL(client.Issuer, strings.TrimRight(client.Issuer, "/"))
+}
+
+// normalBase writes the base URL of a resource so that others can be compared with
+// it byte by byte.
+func normalBase(base string) string { return normalURL(base, strings.TrimSuffix(base, "/")) }
+
+// normalURL writes a URL with its host in lower case, and without the port that its
+// scheme has anyway. What is no URL stays as it was.
+func normalURL(was, trimmed string) string {
+	u, err := url.Parse(trimmed)
+	if err != nil {
+		return was
 	}
 	u.Host = strings.ToLower(u.Host)
 	usual := map[string]string{"https": ":443", "http": ":80"}

@@ -24,6 +24,7 @@ clients:
     client_id: "007"
     scopes: [okta.users.read]
     prefetch: false
+proxy_listen: {127.0.0.1:5002: "123", "[::1]:5003": 123, unix:/run/proxy.sock: 123}
 `
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -44,6 +45,10 @@ clients:
 admin_listen: "" # default
 health_listen: "" # default
 jwks_listen: "" # default
+proxy_listen:
+  127.0.0.1:5002: "123" # FILE:10
+  '[::1]:5003': "123" # FILE:10
+  unix:/run/proxy.sock: "123" # FILE:10
 jwks_max_age: 5m # default
 hosts: [] # default
 max_tokens: 10000 # default
@@ -69,6 +74,7 @@ clients:
     scopes: [okta.users.read] # FILE:8
     key: default # default
     dpop: auto # default
+    dpop_key_file: "" # default
     assertion_lifetime: 5m # default
     prefetch: false # FILE:9
     registration: manual # default
@@ -90,6 +96,7 @@ signing:
 		{"log.level", "warn", path + ":3"},
 		{"hosts", []string{}, "default"},
 		{"keys.default.file", "[redacted]", "OKTA_CLIENT_PRIVATEKEY"},
+		{"proxy_listen.127.0.0.1:5002", "123", path + ":10"},
 		{"clients.123.prefetch", false, path + ":9"},
 		{"clients.123.assertion_lifetime", "5m", "default"},
 	} {

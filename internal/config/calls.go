@@ -1,0 +1,95 @@
+package config
+
+import (
+	"maps"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// maxResources bounds the resources of a client.
+const maxResources = 32
+
+// IsOrg reports whether the client is at an org authorization server, whose host has
+// Okta's API, too: then calls can go there.
+func (c Client) IsOrg() bool {
+	u, err := url.Parse(c.Issuer)
+	return err == nil && u.Path == "" && c.TokenEndpoint == ""
+}
+
+// resources checks the base URLs that calls of a client can go to.
+func (c *checker) resources(path string, client Client) {
+	if len(client.Resources) > maxResources {
+		c.addf(path, "can be %d at most", maxResources)
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(client.Resources)) {
+		c.resource(path+"."+name, name, client)
+	}
+}
+
+func (c *checker) resource(path, name string, client Client) {
+	c.name(path, name)
+	base := c.url(path, client.Resources[name])
+	if base == nil {
+		return
+	}
+	// Servers on the way may read a path in different ways. In this form all read it
+	// in one.
+	plain := regexp.MustCompile(`^[A-Za-z0-9._~!$&'()*+,=:@-]+$`)
+	for i, segment := range strings.Split(base.EscapedPath(), "/")[1:] {
+		if !plain.MatchString(segment) || strings.Trim(segment, ".") == "" {
+			c.addf(path, "must have a path of plain segments: none empty or of dots alone, and nothing percent-encoded")
+			return
+		}
+		if i == 0 && strings.EqualFold(strings.Trim(segment, "."), "oauth2") && client.IsOrg() && sameHost(client.Issuer, client.Resources[name]) {
+			c.addf(path, "is below /oauth2/ of the org, where nothing is called for anybody")
+		}
+	}
+}
+
+// proofKey checks where a client's DPoP key is.
+func (c *checker) proofKey(path string, client Client) {
+	switch {
+	case client.DPoPKeyFile == "":
+	case !plausiblePath(client.DPoPKeyFile):
+		c.addf(path, "must be the path of a PEM file, not a key")
+	case client.DPoP == DPoPOff:
+		c.addf(path, "has no effect with dpop: off")
+	}
+}
+
+// proofKeys checks that each DPoP key has a file of its own. A ring's would be
+// published and rotated, and another client's would be bound to by two.
+func (c *checker) proofKeys(cfg Config, rings map[string]string) {
+	taken := map[string]string{}
+	for file, ring := range rings {
+		taken[file] = "keys." + ring + ".file"
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
+		if cfg.Clients[name].DPoPKeyFile == "" {
+			continue
+		}
+		path, file := "clients."+name+".dpop_key_file", filepath.Clean(cfg.Clients[name].DPoPKeyFile)
+		if other := taken[file]; other != "" {
+			c.addf(path, "is the file of %s, too: a DPoP key is of one client, and signs nothing else", other)
+			continue
+		}
+		taken[file] = path
+	}
+}
+
+// proxied checks the client that a listener is for.
+func (c *checker) proxied(path, name string, cfg Config) {
+	client, there := cfg.Clients[name]
+	switch {
+	case !there:
+		c.addf(path, "names no entry of clients")
+	case cfg.IsRotator(name):
+		c.addf(path, "names a rotator, whose tokens no caller may have")
+	case !client.IsOrg() && len(client.Resources) == 0:
+		c.addf(path, "names a client that has nothing to call: its issuer is no org, and it has no resources")
+	}
+}
