@@ -16,10 +16,26 @@ func OpenAPI() []byte { return openAPI }
 // Token answers GET /token and POST /token (RFC 6749 section 5.1).
 type Token struct {
 	AccessToken string `json:"access_token"`
-	TokenType   string `json:"token_type"`
+	// TokenType is Bearer or DPoP.
+	TokenType string `json:"token_type"`
 	// ExpiresIn counts down, in seconds.
 	ExpiresIn int64  `json:"expires_in"`
 	Scope     string `json:"scope"`
+	// Confirmation is of DPoP tokens alone.
+	Confirmation *Confirmation `json:"cnf,omitempty"`
+}
+
+// Confirmation says which key a token is bound to (RFC 7800 section 3.1).
+type Confirmation struct {
+	// JKT is the key's RFC 7638 thumbprint (RFC 9449 section 6.1).
+	JKT string `json:"jkt"`
+}
+
+// Credentials answers POST /dpop: two headers of one call.
+type Credentials struct {
+	Authorization string `json:"authorization"`
+	// DPoP is for DPoP tokens alone.
+	DPoP string `json:"dpop,omitempty"`
 }
 
 // Signed answers POST /.

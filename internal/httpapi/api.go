@@ -23,6 +23,9 @@ type Config struct {
 	Broker *broker.Broker
 	// Hosts are accepted as Host besides localhost and loopback addresses.
 	Hosts []string
+	// Proxy answers every method on all paths below /proxy/, which it gets as they came.
+	// Errors it leaves to WriteError. Nil: there are no such paths.
+	Proxy http.Handler
 	// Metrics answers /metrics of the health listener. Nil: it is not served.
 	Metrics http.Handler
 	// JWKSMaxAge is how long others may keep the public keys, in whole seconds.
@@ -46,6 +49,7 @@ type API struct {
 	awaited  func() []api.AwaitedKey
 	log      *slog.Logger
 	router   *chi.Mux
+	proxied  http.Handler // nil: there is no proxy
 	quiet    time.Duration
 	draining atomic.Bool
 
@@ -63,7 +67,10 @@ func New(cfg Config) *API {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
-	a.router.Use(a.recoverPanics, a.guard, limitBody)
+	if cfg.Proxy != nil {
+		a.proxied = a.Proxied(cfg.Proxy)
+	}
+	a.router.Use(a.recoverPanics(writeError), a.guard(writeError), limitBody)
 	answerUnrouted(a.router, "no such path: see /openapi.yaml")
 	a.router.Post("/", a.sign)
 	a.router.Get("/token", a.getToken)
@@ -71,6 +78,7 @@ func New(cfg Config) *API {
 	a.router.Delete("/token", a.deleteToken)
 	a.router.Post("/revoke", a.revoke)
 	a.router.Post("/oauth2/v1/token", a.postToken)
+	a.router.Post("/dpop", a.dpop)
 	a.router.Get("/openapi.yaml", openAPI)
 	a.routeJWKS(a.router)
 	a.routeHealth(a.router)
@@ -98,6 +106,11 @@ func (a *API) routeHealth(router *chi.Mux) {
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// The router knows some methods alone, and no body over 16 KiB.
+	if a.proxied != nil && strings.HasPrefix(r.URL.Path, "/proxy/") {
+		a.proxied.ServeHTTP(w, r)
+		return
+	}
 	a.lastRequest.Store(time.Now().UnixNano())
 	a.router.ServeHTTP(w, r)
 }
@@ -111,9 +124,9 @@ func (a *API) SetJWKSMaxAge(age time.Duration) { a.maxAge.Store(int64(age / time
 // Drain makes /readyz answer 503, so that no new work is sent here.
 func (a *API) Drain() { a.draining.Store(true) }
 
-// who returns the caller. Only this machine can reach a listener that asks for
+// Who returns the caller. Only this machine can reach a listener that asks for
 // no credentials.
-func who(*http.Request) caller.Caller { return caller.Local("local") }
+func Who(*http.Request) caller.Caller { return caller.Local("local") }
 
 func openAPI(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/yaml")

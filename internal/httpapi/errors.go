@@ -40,36 +40,51 @@ func statusAndCode(class oauth.Class) (int, string) {
 	return http.StatusInternalServerError, "server_error"
 }
 
-// fail answers an error. Only an *oauth.Error has words meant for callers.
+// fail answers an error of a route.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if bad, ok := errors.AsType[*requestError](err); ok {
 		writeError(w, r, bad.status, api.Error{Error: "invalid_request", Description: bad.description})
 		return
 	}
-	e, ok := errors.AsType[*oauth.Error](err)
-	switch {
-	case ok:
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		e = &oauth.Error{Class: oauth.TimedOut, Description: "the request ended before there was an answer", RetryAfter: time.Second}
-	default:
-		a.log.Error("answering failed", "path", r.URL.Path, "err", err)
-		e = oauth.Fail(oauth.Internal, "the broker failed; its log has the reason")
-	}
-	status, code := statusAndCode(e.Class)
+	e := a.told(r, err)
+	status, answer := errorAnswer(w, e)
 	if e.Class == oauth.UnknownClient && len(r.Header.Values("Authorization")) > 0 {
 		// RFC 6749 section 5.2.
 		status = http.StatusUnauthorized
 		w.Header().Set("WWW-Authenticate", `Basic realm="okta-token-broker"`)
 	}
+	writeError(w, r, status, answer)
+}
+
+// told is what callers are told of an error: only an *oauth.Error has words meant
+// for them.
+func (a *API) told(r *http.Request, err error) *oauth.Error {
+	e, ok := errors.AsType[*oauth.Error](err)
+	switch {
+	case ok:
+		return e
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return &oauth.Error{Class: oauth.TimedOut, Description: "the request ended before there was an answer", RetryAfter: time.Second}
+	}
+	a.log.Error("answering failed", "path", r.URL.Path, "err", err)
+	return oauth.Fail(oauth.Internal, "the broker failed; its log has the reason")
+}
+
+// errorAnswer puts an error into its wire form.
+func errorAnswer(w http.ResponseWriter, e *oauth.Error) (status int, answer api.Error) {
+	status, code := statusAndCode(e.Class)
 	if e.RetryAfter > 0 && status != http.StatusBadGateway { // which somebody has to mend first
 		w.Header().Set("Retry-After", strconv.FormatInt(int64(math.Ceil(e.RetryAfter.Seconds())), 10))
 	}
-	answer := api.Error{Error: code, Description: e.Description}
+	answer = api.Error{Error: code, Description: e.Description}
 	if up := e.Upstream; up != nil {
 		answer.Upstream = &api.Upstream{Status: up.Status, Error: up.Code, Description: up.Description, RequestID: up.RequestID}
 	}
-	writeError(w, r, status, answer)
+	return status, answer
 }
+
+// errorWriter writes an error: writeError or writeCallError.
+type errorWriter func(w http.ResponseWriter, r *http.Request, status int, e api.Error)
 
 // writeError answers in the form that the route has: POST / keeps the Flask
 // server's.

@@ -3,8 +3,11 @@ package httpapi_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +17,7 @@ import (
 // What the examples of openapi.yaml call by other names than these tests do.
 const (
 	exampleIssuer  = "https://acme.okta.com"
+	exampleHost    = "acme.okta.com"
 	exampleOther   = "https://login.globex.com" // is not Okta
 	exampleKey     = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 	exampleRequest = "aVrx3wnSQTZdyTQ9bnQhuAAAAuY"
@@ -33,6 +37,16 @@ func operations(t *testing.T, f func(method, path string, op *openapi3.Operation
 	}
 }
 
+// parameters are those of an operation and of its path.
+func parameters(t *testing.T, path string, op *openapi3.Operation) openapi3.Parameters {
+	t.Helper()
+	doc, err := contract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Concat(doc.Paths.Value(path).Parameters, op.Parameters)
+}
+
 // examplesOf returns the examples of a body, by name.
 func examplesOf(body *openapi3.MediaType) map[string]any {
 	all := map[string]any{}
@@ -48,7 +62,7 @@ func examplesOf(body *openapi3.MediaType) map[string]any {
 // That an example fits its schema is checked where the file is read.
 func TestEverythingHasAnExample(t *testing.T) {
 	operations(t, func(method, path string, op *openapi3.Operation) {
-		for _, parameter := range op.Parameters {
+		for _, parameter := range parameters(t, path, op) {
 			if parameter.Value.Example == nil {
 				t.Errorf("%s %s: parameter %s has no example", method, path, parameter.Value.Name)
 			}
@@ -79,7 +93,7 @@ func TestEverythingHasAnExample(t *testing.T) {
 func TestRequestExamplesAreServed(t *testing.T) {
 	sent := 0
 	operations(t, func(method, path string, op *openapi3.Operation) {
-		r := start(t, setup{}) // DELETE /token takes it ill that GET came just before
+		r := start(t, setup{upstream: agreeable{}}) // DELETE /token takes it ill that GET came just before
 		r.register(t)
 		send := func(path, body string, headers ...string) {
 			sent++
@@ -89,7 +103,7 @@ func TestRequestExamplesAreServed(t *testing.T) {
 		}
 		query := url.Values{}
 		var headers []string
-		for _, parameter := range op.Parameters {
+		for _, parameter := range parameters(t, path, op) {
 			name, example := parameter.Value.Name, fmt.Sprint(parameter.Value.Example)
 			switch parameter.Value.In {
 			case openapi3.ParameterInHeader:
@@ -114,6 +128,20 @@ func TestRequestExamplesAreServed(t *testing.T) {
 	if sent < 10 {
 		t.Errorf("%d requests", sent)
 	}
+}
+
+// agreeable is an upstream that answers with what it is sent.
+type agreeable struct{}
+
+func (agreeable) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	answer.Header().Set("Content-Type", "text/plain")
+	if r.Body == nil {
+		return answer.Result(), nil
+	}
+	defer r.Body.Close()
+	_, err := io.Copy(answer, r.Body)
+	return answer.Result(), err
 }
 
 // encode writes an example as the body of a request.

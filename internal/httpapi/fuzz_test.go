@@ -174,6 +174,38 @@ func FuzzTokenForm(f *testing.F) {
 	})
 }
 
+// A token goes out for the client's own URLs alone, as whatever a URL can be read.
+func FuzzDPoP(f *testing.F) {
+	call := func(url string) string { return `{"method":"GET","url":"` + url + `"}` }
+	for _, body := range []string{
+		"", "{}", "null", call(issuer), call(issuer + "/"), call(issuer + "/api/v1/users?limit=2#x"), call(issuer + "/?a=/oauth2/"), call(issuer + "#%0x"), call(issuer + ".evil.test/"),
+		call(issuer + "@evil.test/"), call(issuer + `\\@evil.test/`), call(issuer + ":1/"), call(issuer + "/oauth2/v1/token"), call(issuer + "/OAuth2;x/v1"),
+		call(issuer + "/a/..%2foauth2"), call(issuer + "/%252e%252e/oauth2"), call("HTTPS://acme.okta.test/"), call("//acme.okta.test/"), call(otherIssuer + "/api"),
+		`{"client":"other","method":"GET","url":"` + otherIssuer + `/api","nonce":"n","scope":"okta.apps.read"}`, `{"client":"other","method":"GET","url":"` + issuer + `/api"}`,
+		`{"method":"G\u0000","url":"` + issuer + `"}`, `{"method":"GET","url":"` + issuer + `\r\nX: y"}`, call(issuer) + call(issuer), `{"url":1}`, `{"method":"GET","url":"` + issuer + `","htu":"x"}`,
+	} {
+		f.Add(body)
+	}
+	m := newInMemory(f, false)
+	f.Fuzz(func(t *testing.T, body string) {
+		got := m.try(t, "POST", "/dpop", body)
+		var call struct{ Client, Method, URL, Scope string }
+		if err := json.Unmarshal([]byte(body), &call); err != nil || got.status != http.StatusOK {
+			if got.status == http.StatusOK {
+				t.Errorf("%v, and it was served", err)
+			}
+			return
+		}
+		issuers := map[string]string{"": issuer, clientID: issuer, "default": issuer, otherID: otherIssuer, "other": otherIssuer}
+		u, err := url.Parse(call.URL)
+		if err != nil || u.Scheme+"://"+u.Host != issuers[call.Client] || u.User != nil || strings.HasPrefix(strings.ToLower(u.Path), "/oauth2/") || slices.Contains(strings.Split(u.Path, "/"), "..") {
+			t.Errorf("client %q, %q were served", call.Client, call.URL)
+		}
+		token, _ := strings.CutPrefix(got.json(t)["authorization"].(string), "Bearer ")
+		wantTokenOf(t, answer{status: http.StatusOK, header: http.Header{"Content-Type": {"text/plain"}}, body: token + "\n"}, call.Client, call.Scope)
+	})
+}
+
 func FuzzSign(f *testing.F) {
 	const ours = `{"client_id":"` + clientID + `","audience":"` + issuer + `/oauth2/v1/token"`
 	for _, body := range []string{

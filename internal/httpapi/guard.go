@@ -21,31 +21,37 @@ const maxBody = 16 << 10
 // happens: a page can POST text/plain to localhost without asking, and reaches
 // it under a name of its own by DNS rebinding. There is no CORS header to ask
 // for, so a browser has nothing to do here.
-func (a *API) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		reason := ""
-		switch site := r.Header.Values("Sec-Fetch-Site"); {
-		case len(r.Header.Values("Origin")) > 0:
-			reason = "requests with an Origin header, as web pages send them, are not served"
-		case len(site) > 0 && !slices.Equal(site, []string{"none"}):
-			reason = "requests with a Sec-Fetch-Site header, as web pages send them, are not served"
-		case forwarded(r.Header):
-			reason = "requests with a Forwarded or X-Forwarded header, as proxies add them, are not served"
-		case !overSocket(r) && !a.knownHost(r.Host):
-			reason = "the Host header is neither localhost nor a loopback address nor listed under hosts in the configuration"
-		}
-		if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) {
-			// net/http drops a Content-Length beside Transfer-Encoding, and in
-			// HTTP/1.0 that one; what follows on the connection may be another's
-			// idea of this body (RFC 9112 section 6.1).
-			w.Header().Set("Connection", "close")
-		}
-		if reason != "" {
-			writeError(w, r, http.StatusForbidden, api.Error{Error: "access_denied", Description: reason})
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+func (a *API) guard(write errorWriter) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) {
+				// net/http drops a Content-Length beside Transfer-Encoding, and in
+				// HTTP/1.0 that one; what follows on the connection may be another's
+				// idea of this body (RFC 9112 section 6.1).
+				w.Header().Set("Connection", "close")
+			}
+			if reason := a.refuses(r); reason != "" {
+				write(w, r, http.StatusForbidden, api.Error{Error: "access_denied", Description: reason})
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// refuses says why a request is not served. Empty: it is.
+func (a *API) refuses(r *http.Request) string {
+	switch site := r.Header.Values("Sec-Fetch-Site"); {
+	case len(r.Header.Values("Origin")) > 0:
+		return "requests with an Origin header, as web pages send them, are not served"
+	case len(site) > 0 && !slices.Equal(site, []string{"none"}):
+		return "requests with a Sec-Fetch-Site header, as web pages send them, are not served"
+	case forwarded(r.Header):
+		return "requests with a Forwarded or X-Forwarded header, as proxies add them, are not served"
+	case !overSocket(r) && !a.knownHost(r.Host):
+		return "the Host header is neither localhost nor a loopback address nor listed under hosts in the configuration"
+	}
+	return ""
 }
 
 // forwarded reports whether a proxy made the request, for somebody who could not
@@ -87,20 +93,22 @@ func limitBody(next http.Handler) http.Handler {
 }
 
 // recoverPanics answers 500 with an id that finds the stack in the log.
-func (a *API) recoverPanics(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			p := recover()
-			if p == nil {
-				return
-			}
-			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-				panic(p)
-			}
-			id := uuid.NewString()
-			a.log.Error("panic while answering", "request_id", id, "panic", p, "stack", string(debug.Stack()))
-			writeError(w, r, http.StatusInternalServerError, api.Error{Error: "server_error", Description: "the broker failed; its log has more under request id " + id})
-		}()
-		next.ServeHTTP(w, r)
-	})
+func (a *API) recoverPanics(write errorWriter) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				p := recover()
+				if p == nil {
+					return
+				}
+				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+					panic(p)
+				}
+				id := uuid.NewString()
+				a.log.Error("panic while answering", "request_id", id, "panic", p, "stack", string(debug.Stack()))
+				write(w, r, http.StatusInternalServerError, api.Error{Error: "server_error", Description: "the broker failed; its log has more under request id " + id})
+			}()
+			next.ServeHTTP(w, r)
+		})
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,11 +20,13 @@ import (
 
 	"okta-token-broker/api"
 	"okta-token-broker/internal/broker"
+	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/fakeokta"
 	"okta-token-broker/internal/httpapi"
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/okta"
+	"okta-token-broker/internal/proxy"
 )
 
 const (
@@ -43,6 +46,8 @@ type setup struct {
 	metrics   http.Handler
 	maxAge    time.Duration // of public keys
 	awaited   func() []api.AwaitedKey
+	dpop      okta.DPoP         // and the app requires it, if that is not off
+	upstream  http.RoundTripper // of calls; nil: the fake Okta
 }
 
 // running is a broker with a fake Okta behind it.
@@ -52,6 +57,10 @@ type running struct {
 	ring *keys.Ring
 	api  *httpapi.API
 	logs *logBuffer
+	// proxy is what the API has below /proxy.
+	proxy *proxy.Proxy
+	// proofKey is what the client's tokens are bound to. Nil: none is.
+	proofKey *keys.Key
 }
 
 type logBuffer struct {
@@ -82,11 +91,16 @@ func start(t *testing.T, s setup) *running {
 	log := newLog(logs, slog.LevelDebug)
 	ring := newRing(t, keys.Config{Store: s.store, Algorithm: s.algorithm, Log: log})
 	acme := newApp(t, "default", issuer, clientID, scopes)
+	acme.upstream = s.upstream
+	if s.dpop != "" {
+		acme.bind(t, s.dpop)
+	}
 	p := parts{ring: ring, apps: []app{acme}, signAny: s.signAny, hosts: s.hosts, metrics: s.metrics, maxAge: s.maxAge, awaited: s.awaited, log: log}
 	if s.noClient {
 		p.apps, p.signAny = nil, true
 	}
-	r := &running{okta: acme.okta, ring: ring, api: p.assemble(t), logs: logs}
+	r := p.run(t)
+	r.okta, r.logs, r.proofKey = acme.okta, logs, acme.client.ProofKey
 	r.url = serve(t, r.api, s.listen)
 	return r
 }
@@ -107,34 +121,75 @@ type parts struct {
 // client that prefetches it sends nothing.
 func (p parts) assemble(tb testing.TB) *httpapi.API {
 	tb.Helper()
+	return p.run(tb).api
+}
+
+// run is assemble, and gives away more of the parts.
+func (p parts) run(tb testing.TB) *running {
+	tb.Helper()
 	world := &broker.World{
 		Clients: map[string]*broker.Client{},
 		Rings:   map[string]*keys.Ring{p.ring.Name(): p.ring},
 		SignAny: p.signAny,
 	}
+	upstreams := &upstreams{transports: map[string]http.RoundTripper{}}
 	for _, app := range p.apps {
 		app.server.Log = p.log
 		server := okta.NewServer(app.server)
 		app.client.Server, app.client.Ring = server, p.ring
-		ends := server.Endpoints()
-		world.Clients[app.client.Name] = &broker.Client{
+		ends, client := server.Endpoints(), okta.NewClient(app.client)
+		made := &broker.Client{
 			Name: app.client.Name, ID: app.client.ID, Issuer: app.server.Issuer, Ring: p.ring, Scopes: app.scopes,
 			Audiences: []string{ends.Token, ends.Introspect, ends.Revoke},
 			Prefetch:  app.prefetch,
-			Server:    okta.NewClient(app.client),
+			Server:    client,
+			Resources: app.resources,
+		}
+		if app.server.TokenEndpoint == "" && !strings.Contains(app.server.Issuer, "/oauth2/") {
+			made.Org = app.server.Issuer
+		}
+		if app.client.ProofKey != nil {
+			made.JKT, made.Prover = app.client.ProofKey.Thumbprint(), client
+		}
+		world.Clients[made.Name] = made
+		if upstreams.transports[made.Name] = app.upstream; app.upstream == nil {
+			upstreams.transports[made.Name] = app.server.Transport
 		}
 	}
 	b := broker.New(broker.Config{World: world, Log: p.log})
 	tb.Cleanup(b.Close)
-	return httpapi.New(httpapi.Config{
+	upstreams.broker = b
+	made := &running{ring: p.ring}
+	made.proxy = proxy.New(proxy.Config{
+		Broker: b, Upstreams: upstreams, Who: httpapi.Who, Log: p.log,
+		Error: func(w http.ResponseWriter, r *http.Request, err error) { made.api.WriteError(w, r, err) },
+	})
+	made.api = httpapi.New(httpapi.Config{
 		Broker:     b,
 		Hosts:      p.hosts,
+		Proxy:      made.proxy.Under("/proxy"),
 		Metrics:    p.metrics,
 		JWKSMaxAge: p.maxAge,
 		Awaited:    p.awaited,
 		Quiet:      time.Millisecond, // nobody is about to connect when a test ends
 		Log:        p.log,
 	})
+	return made
+}
+
+// upstreams are where calls go.
+type upstreams struct {
+	broker     *broker.Broker
+	transports map[string]http.RoundTripper // by client
+}
+
+func (u *upstreams) Upstream(who caller.Caller, client, resource string) (*proxy.Upstream, error) {
+	target, err := u.broker.Target(who, client, resource)
+	if err != nil {
+		return nil, err
+	}
+	base, err := url.Parse(target.URL)
+	return &proxy.Upstream{Base: base, Org: target.Org, Transport: u.transports[target.Client]}, err
 }
 
 // app is an app at an Okta of its own, and how the broker is configured for it.
@@ -145,6 +200,25 @@ type app struct {
 	scopes oauth.Scopes
 	// prefetch keeps the token with these scopes warm.
 	prefetch bool
+	// resources of the client by name, and where its calls go. Nil: to its server.
+	resources map[string]string
+	upstream  http.RoundTripper
+}
+
+// bind makes the app require DPoP, and sets what the broker makes of that.
+func (a *app) bind(tb testing.TB, dpop okta.DPoP) {
+	tb.Helper()
+	if err := a.okta.SetDPoP(a.client.ID, dpop != okta.DPoPOff); err != nil {
+		tb.Fatal(err)
+	}
+	if a.client.DPoP = dpop; dpop == okta.DPoPOff {
+		return
+	}
+	key, err := keys.New("ES256")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a.client.ProofKey = key
 }
 
 // newApp makes an Okta with an app that has no key yet.
@@ -294,7 +368,9 @@ func (r *running) do(t *testing.T, req *http.Request) answer {
 	t.Helper()
 	if r.url == "" {
 		recorder := httptest.NewRecorder()
-		r.api.ServeHTTP(recorder, req)
+		in := req.Clone(req.Context())
+		in.URL.Scheme, in.URL.Host = "", "" // as a server reads it
+		r.api.ServeHTTP(recorder, in)
 		return answer{recorder.Code, recorder.Header(), recorder.Body.String()}
 	}
 	resp, err := http.DefaultClient.Do(req)

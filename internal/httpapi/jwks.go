@@ -18,7 +18,7 @@ import (
 // known here.
 func (a *API) JWKS() http.Handler {
 	router := chi.NewRouter()
-	router.Use(a.recoverPanics, hangUpOnBody)
+	router.Use(a.recoverPanics(writeError), hangUpOnBody)
 	answerUnrouted(router, "no such path: /.well-known/jwks.json and /keys/RING/jwks.json are all there is")
 	a.routeJWKS(router)
 	return router

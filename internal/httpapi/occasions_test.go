@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"io"
 	"io/fs"
 	"net/http"
 	"slices"
@@ -57,16 +58,32 @@ func revokes(query, body string, headers ...string) []request {
 	return []request{{"POST", "/revoke" + query, body, append([]string{form}, headers...)}}
 }
 
+func dpops(body string, headers ...string) []request {
+	return []request{{"POST", "/dpop", body, headers}}
+}
+
+// calls makes a call with every method that openapi.yaml has but HEAD, of which it
+// says nothing.
+func calls(path string, headers ...string) (all []request) {
+	for _, method := range []string{"DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"} {
+		all = append(all, request{method, "/proxy/" + path, "", headers})
+	}
+	return all
+}
+
 func signs(query, body string, headers ...string) []request {
 	return []request{{"POST", "/" + query, body, headers}}
 }
 
 // everywhere is a request to each operation but POST /.
 func everywhere(header string) []request {
-	all := slices.Concat(asks("", "", header), drops("", header), revokes("", "token=x", header))
+	all := slices.Concat(asks("", "", header), drops("", header), revokes("", "token=x", header), dpops(toUsers+"}", header), calls("default/api/v1/users", header))
 	all = append(all, get("/openapi.yaml", header)...)
 	return slices.Concat(all, looksAt("/healthz", header), looksAt("/readyz", header), looksAt(ringDefault, header), looksAt(ringByName, header))
 }
+
+// toUsers is a call for POST /dpop, without its end.
+const toUsers = `{"method":"GET","url":"` + issuer + `/api/v1/users"`
 
 const (
 	ringDefault = "/.well-known/jwks.json"
@@ -155,6 +172,20 @@ func unwritable(err error) func(*testing.T) *running {
 	}
 }
 
+// toUpstream is a broker whose calls go to this upstream.
+func toUpstream(upstream http.RoundTripper) func(*testing.T) *running {
+	return func(t *testing.T) *running {
+		r := start(t, setup{upstream: upstream})
+		r.register(t)
+		return r
+	}
+}
+
+// breaking is an upstream that ends every connection.
+type breaking struct{}
+
+func (breaking) RoundTrip(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }
+
 func draining(t *testing.T) *running {
 	r := start(t, setup{})
 	r.api.Drain()
@@ -189,9 +220,14 @@ func occasions() []occasion {
 	page200 := fakeokta.Fault{Status: 200, Body: "<html>", ContentType: "text/html"}
 	limited := failed(429, "E0000047", "API call exceeded rate limit due to too many requests.")
 	asksAndRevokes := slices.Concat(asks("", ""), revokes("", token))
+	const users = "default/api/v1/users"
+	callsAndProofs := slices.Concat(dpops(toUsers+"}"), calls(users))
+	all := slices.Concat(asksAndRevokes, callsAndProofs)
 	return []occasion{
 		{status: 200, requests: slices.Concat(asks("", ""), revokes("", token), signs("", ours+"}"), get("/openapi.yaml"))},
 		{status: 200, requests: asks("", "", "Accept: text/plain")},
+		{status: 200, requests: dpops(toUsers + "}")},
+		{status: 200, world: toUpstream(agreeable{}), requests: append(calls(users), request{method: "HEAD", path: "/proxy/" + users})},
 		{status: 200, example: "ok", requests: get("/healthz")},
 		{status: 200, example: "ready", requests: get("/readyz")},
 		{status: 200, example: "awaited", world: awaiting, requests: get("/readyz")},
@@ -219,6 +255,27 @@ func occasions() []occasion {
 			requests: append(asks("?scope=okta.users.manage", "&scope=okta.users.manage"), drops("?scope=okta.users.manage")...)},
 		{status: 400, example: "scopeNotGranted", requests: asks("", ""),
 			world: faulty(failed(400, "invalid_scope", "One or more scopes are not configured for the authorization server resource."), true)},
+		{status: 400, example: "callersProof", requests: asks("", "", "DPoP: eyJ0eXAiOiJkcG9wK2p3dCJ9")},
+
+		{status: 400, example: "notJSON", requests: dpops("method=GET")},
+		{status: 400, example: "unknownMember", requests: dpops(toUsers + `,"scopes":"okta.users.read"}`)},
+		{status: 400, example: "methodMissing", requests: dpops(`{"url":"x"}`)},
+		{status: 400, example: "urlMissing", requests: dpops(`{"method":"GET"}`)},
+		{status: 400, example: "method", requests: dpops(`{"method":"G T","url":"x"}`)},
+		{status: 400, example: "url", requests: dpops(`{"method":"GET","url":"a b"}`)},
+		{status: 400, example: "nonce", requests: dpops(toUsers + `,"nonce":"a b"}`)},
+		{status: 400, example: "dots", requests: append(dpops(`{"method":"GET","url":"`+issuer+`/a/../b"}`), calls("default/a/../b")...)},
+		{status: 400, example: "unknownClient", requests: append(dpops(toUsers+`,"client":"nobody"}`), calls("nobody/x", nobody)...)},
+		{status: 400, example: "widerScope", requests: dpops(toUsers + `,"scope":"okta.users.manage"}`)},
+		{status: 400, example: "scopeNotGranted", requests: callsAndProofs,
+			world: faulty(failed(400, "invalid_scope", "One or more scopes are not configured for the authorization server resource."), true)},
+		{status: 400, example: "upgrade", requests: calls(users, "Connection: upgrade")},
+		{status: 400, example: "noResource", requests: calls("default/~orders/1")},
+		{status: 401, example: "unknownClient", requests: dpops(toUsers+`,"client":"nobody"}`, nobody)},
+		{status: 403, example: "elsewhere", requests: dpops(`{"method":"GET","url":"https://evil.test/"}`)},
+		{status: 403, example: "oauth2", requests: append(dpops(`{"method":"POST","url":"`+issuer+`/oauth2/v1/token"}`), calls("default/oauth2/v1/token")...)},
+		{status: 502, example: "upstreamBroke", world: toUpstream(breaking{}), requests: calls(users)},
+
 		{status: 401, example: "unknownClient",
 			requests: slices.Concat(asks("?client=nobody", "&client_id=nobody", nobody), drops("?client=nobody", nobody), revokes("", token, nobody))},
 		{status: 403, example: "origin", requests: everywhere(page)},
@@ -227,21 +284,21 @@ func occasions() []occasion {
 		{status: 404, example: "path", requests: get("/tokens")},
 		{status: 404, example: "ring", world: elsewise, requests: append(looksAt(ringDefault), looksAt(ringByName)...)},
 		{status: 405, example: "method", requests: []request{{method: "PATCH", path: "/token"}}},
-		{status: 413, example: "tooLarge", requests: append(posts("", big), revokes("", big)...)},
+		{status: 413, example: "tooLarge", requests: slices.Concat(posts("", big), revokes("", big), dpops(big))},
 		{status: 415, example: "type", requests: []request{
 			{method: "POST", path: "/token"}, {method: "POST", path: "/oauth2/v1/token"}, {method: "POST", path: "/revoke"},
 		}},
 		{status: 429, example: "tooSoon", world: justFetched, inBubble: true, requests: drops("")},
 		{status: 429, example: "tooSoon", world: exhausted, inBubble: true, requests: revokes("", token)},
-		{status: 500, example: "noKey", world: unwritable(keys.ErrReadOnly), requests: asksAndRevokes},
-		{status: 502, example: "keyNotRegistered", world: faulty(fakeokta.Fault{}, false), requests: asksAndRevokes},
-		{status: 502, example: "notAToken", world: faulty(page200, true), requests: asks("", "")},
+		{status: 500, example: "noKey", world: unwritable(keys.ErrReadOnly), requests: all},
+		{status: 502, example: "keyNotRegistered", world: faulty(fakeokta.Fault{}, false), requests: all},
+		{status: 502, example: "notAToken", world: faulty(page200, true), requests: append(asks("", ""), dpops(toUsers+"}")...)},
 		{status: 502, example: "aPage", world: faulty(page200, true), requests: revokes("", token)},
-		{status: 503, example: "limited", world: faulty(limited, true), requests: asksAndRevokes},
-		{status: 503, example: "limitedBefore", world: limitedBefore, inBubble: true, requests: asksAndRevokes},
-		{status: 503, example: "broken", world: faulty(fakeokta.Fault{Reset: true}, true), requests: asksAndRevokes},
+		{status: 503, example: "limited", world: faulty(limited, true), requests: all},
+		{status: 503, example: "limitedBefore", world: limitedBefore, inBubble: true, requests: all},
+		{status: 503, example: "broken", world: faulty(fakeokta.Fault{Reset: true}, true), requests: all},
 		{status: 503, example: "minTTL", world: aging, inBubble: true, requests: asks("?min_ttl=2700", "&min_ttl=2700")},
-		{status: 504, example: "slow", world: slow, inBubble: true, requests: asksAndRevokes},
+		{status: 504, example: "slow", world: slow, inBubble: true, requests: all},
 
 		{status: 400, example: "notJSON", requests: signs("", "client_id=x")},
 		{status: 400, example: "bothMissing", requests: signs("", "{}")},

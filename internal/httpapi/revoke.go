@@ -12,7 +12,7 @@ import (
 func (a *API) revoke(w http.ResponseWriter, r *http.Request) {
 	req, err := readRevokeForm(r)
 	if err == nil {
-		err = a.broker.Revoke(r.Context(), who(r), req)
+		err = a.broker.Revoke(r.Context(), Who(r), req)
 	}
 	if err != nil {
 		a.fail(w, r, err)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 
@@ -24,8 +25,9 @@ func TestRoutesAreThoseOfTheContract(t *testing.T) {
 			documented = append(documented, method+" "+path)
 		}
 	}
-	served := routesOf(t, New(Config{}).router)
+	served := append(routesOf(t, New(Config{}).router), proxied(t)...)
 	slices.Sort(documented)
+	slices.Sort(served)
 	if diff := cmp.Diff(documented, served); diff != "" || len(served) == 0 {
 		t.Errorf("openapi.yaml and the server: %s", diff)
 	}
@@ -37,6 +39,23 @@ func TestRoutesOfTheJWKSListener(t *testing.T) {
 	if diff := cmp.Diff(want, routesOf(t, New(Config{}).JWKS().(chi.Routes))); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// proxied are the routes in front of the router: openapi.yaml has those of the methods
+// that APIs use, and each reaches the proxy with its path as it came.
+func proxied(t *testing.T) (routes []string) {
+	t.Helper()
+	const path = "/proxy/x/a%2Fb//c"
+	var reached string
+	a := New(Config{Proxy: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached = r.Method + " " + r.RequestURI })})
+	for _, method := range []string{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"} {
+		req := httptest.NewRequestWithContext(t.Context(), method, path, nil)
+		req.Host = "localhost"
+		if a.ServeHTTP(httptest.NewRecorder(), req); reached == method+" "+path {
+			routes = append(routes, method+" /proxy/{client}/{path}")
+		}
+	}
+	return routes
 }
 
 func routesOf(t *testing.T, router chi.Routes) (routes []string) {

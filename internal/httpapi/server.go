@@ -150,9 +150,20 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 // Serve answers on the listener until ctx ends, then lets requests in flight
 // finish and returns nil.
 func Serve(ctx context.Context, listener net.Listener, a *API) error {
-	server := newServer(a, a.log)
+	return a.serve(ctx, bounded(listener, maxConnections, 2), a)
+}
+
+// ServeProxy is Serve for a listener of its own where handler makes calls for the
+// caller: see Proxied. The handler has to lift the server's time-outs, which are for
+// small requests and answers, while it streams.
+func ServeProxy(ctx context.Context, listener net.Listener, a *API, handler http.Handler) error {
+	return a.serve(ctx, bounded(listener, maxConnections, 8), a.Proxied(handler))
+}
+
+func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	server := newServer(handler, a.log)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(bounded(listener, maxConnections, 2)) }()
+	go func() { served <- server.Serve(listener) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)

@@ -30,7 +30,7 @@ func (a *API) sign(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req.Rotate = strings.EqualFold(r.URL.Query().Get("rotate"), "true")
-	signed, err := a.broker.Sign(r.Context(), who(r), req)
+	signed, err := a.broker.Sign(r.Context(), Who(r), req)
 	if err != nil {
 		a.fail(w, r, err)
 		return

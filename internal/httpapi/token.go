@@ -48,7 +48,7 @@ func (a *API) deleteToken(w http.ResponseWriter, r *http.Request) {
 		err = checkClient(query.Get("client"))
 	}
 	if err == nil {
-		err = a.broker.Discard(r.Context(), who(r), broker.TokenRequest{Client: query.Get("client"), Scope: query.Get("scope")})
+		err = a.broker.Discard(r.Context(), Who(r), broker.TokenRequest{Client: query.Get("client"), Scope: query.Get("scope")})
 	}
 	if err != nil {
 		a.fail(w, r, err)
@@ -136,7 +136,11 @@ func noCache(r *http.Request) bool {
 
 // token answers with a token, as JSON or as text.
 func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequest) {
-	if err := checkClient(req.Client); err != nil {
+	err := refuseProof(r)
+	if err == nil {
+		err = checkClient(req.Client)
+	}
+	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
@@ -155,6 +159,16 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, req broker.TokenRequ
 	writeJSON(w, http.StatusOK, answer)
 }
 
+// refuseProof refuses a caller's own DPoP proof: the token would be bound to another
+// key than the caller expects.
+func refuseProof(r *http.Request) error {
+	if len(r.Header.Values("DPoP")) == 0 {
+		return nil
+	}
+	return oauth.Fail(oauth.InvalidRequest, "the broker binds tokens to a key of its own, never to the caller's: leave out the DPoP header; "+
+		"POST /dpop makes the proofs for your calls, and /proxy/ makes the calls")
+}
+
 // checkClient refuses a name that an error could not repeat.
 func checkClient(name string) error {
 	if len(name) > maxClient {
@@ -167,7 +181,7 @@ func checkClient(name string) error {
 // cache and the answer.
 func (a *API) freshToken(r *http.Request, req broker.TokenRequest) (answer api.Token, err error) {
 	for range 2 {
-		token, err := a.broker.Token(r.Context(), who(r), req)
+		token, err := a.broker.Token(r.Context(), Who(r), req)
 		if err != nil {
 			return api.Token{}, err
 		}
@@ -185,12 +199,16 @@ func TokenAnswer(token oauth.Token, now time.Time) (api.Token, error) {
 	if left == 0 {
 		return api.Token{}, errEnded()
 	}
-	return api.Token{
+	answer := api.Token{
 		AccessToken: token.Access.Reveal(),
 		TokenType:   token.Type,
 		ExpiresIn:   int64(left / time.Second),
 		Scope:       string(token.Scopes),
-	}, nil
+	}
+	if token.JKT != "" {
+		answer.Confirmation = &api.Confirmation{JKT: token.JKT}
+	}
+	return answer, nil
 }
 
 func errEnded() error {

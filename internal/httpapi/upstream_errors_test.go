@@ -53,7 +53,7 @@ const (
 const (
 	jwk         = "the output of `okta-token-broker keys jwk --key default`"
 	grantType   = "tick Client Credentials under Grant type (" + general + " > General Settings)"
-	noProof     = "the app requires DPoP, and the broker sends no proof: under Proof of possession (" + general + " > General Settings) clear Require Demonstrating Proof of Possession (DPoP) header in token requests"
+	noProof     = "the client has to prove that it holds a key (DPoP), and clients.default.dpop is off: set it to auto"
 	unknownKey  = "the authorization server does not know the public key {kid}: add " + jwk + " to the app's public keys (" + credentials + "); or, for a key that was made elsewhere, set keys.default.kid to the kid it has there"
 	notAccepted = "the authorization server does not accept the client: check clients.default.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key default`), and the broker's clock"
 	rateLimit   = "the authorization server limits the rate of requests: wait before asking again; in Okta, Reports > Rate Limits shows what uses it up"
@@ -167,7 +167,6 @@ func oktasErrors() []upstreamError {
 // othersErrors are those of a server that is not Okta, by their codes.
 func othersErrors() []upstreamError {
 	const words = "Something else than Okta says."
-	const noProof = "the client requires DPoP, and the broker sends no proof: turn it off for the client"
 	all := []upstreamError{
 		{"another's client", says(401, "invalid_client", words), nil, refused(notAccepted), 1},
 		{"another's kid, as Ory says it", says(400, "invalid_request", "The JSON Web Token uses signing key with kid 'x', which could not be found."), nil,
@@ -193,7 +192,7 @@ func othersErrors() []upstreamError {
 		{"another's 401", says(401, "", ""), nil, refused(notAccepted), 1},
 		{"another's 404", says(404, "", ""), nil, refused(endpoint + " is not there: check clients.default.token_endpoint"), 1},
 		{"another's own error", says(400, "invalid_grant", words), nil,
-			refused("the authorization server refused the request: its log may have the reason"), 1},
+			refused("the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), set clients.default.dpop to auto"), 1},
 	}
 	for i, tt := range all {
 		all[i].by = func(t *testing.T, o *org) {

@@ -26,6 +26,7 @@ import (
 )
 
 const (
+	host      = "acme.okta.test"
 	endpoint  = issuer + "/oauth2/v1/token"
 	requestID = "reqYxx-_.9"
 	// foreignIssuer is not Okta.

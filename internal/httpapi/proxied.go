@@ -1,0 +1,73 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"okta-token-broker/api"
+)
+
+// Proxied returns a handler of calls that are made for the caller, on a listener of
+// their own: the same requests are refused as everywhere, before the handler sees
+// them. Errors the handler leaves to WriteError.
+func (a *API) Proxied(handler http.Handler) http.Handler {
+	guarded := a.recoverPanics(writeCallError)(a.guard(writeCallError)(handler))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.lastRequest.Store(time.Now().UnixNano())
+		guarded.ServeHTTP(&callWriter{ResponseWriter: w}, r)
+	})
+}
+
+// WriteError answers an error of a call, which is an *oauth.Error or that of a
+// context that ended, in the form that all errors have. A client that is not
+// configured is a 400, whatever the caller sent: its Authorization is for the
+// upstream, and a 401 or a 404 would pass for the upstream's. Once an answer has
+// begun the connection is ended instead.
+func (a *API) WriteError(w http.ResponseWriter, r *http.Request, err error) {
+	status, answer := errorAnswer(w, a.told(r, err))
+	writeCallError(w, r, status, answer)
+}
+
+// writeCallError answers an error, unless an answer has begun: then it ends the
+// connection, as nothing else tells the caller that the answer is not whole.
+func writeCallError(w http.ResponseWriter, _ *http.Request, status int, e api.Error) {
+	if hasBegun(w) {
+		panic(http.ErrAbortHandler)
+	}
+	noStore(w)
+	e.Description = describe(e.Description)
+	writeJSON(w, status, e)
+}
+
+// callWriter knows whether an answer has begun.
+type callWriter struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (w *callWriter) WriteHeader(status int) {
+	w.begun = w.begun || status >= http.StatusOK // before that come interim answers
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *callWriter) Write(p []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *callWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// hasBegun looks for the callWriter under what a handler may have put around it.
+func hasBegun(w http.ResponseWriter) bool {
+	for {
+		switch v := w.(type) {
+		case *callWriter:
+			return v.begun
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = v.Unwrap()
+		default:
+			return false
+		}
+	}
+}
