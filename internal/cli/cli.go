@@ -132,7 +132,7 @@ to. Services ask it over loopback or a Unix socket for signed client assertions
 	root.PersistentFlags().StringVar(&opts.configFile, "config", "",
 		"configuration file (default $"+config.FileVariable+", else "+config.DefaultFile+" if there)")
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newServe(opts), newSandbox(opts), newToken(opts), newSign(opts), newKeys(opts), newConfig(opts), newVersion(), newCompletion())
+	root.AddCommand(newServe(opts), newSandbox(opts), newToken(opts), newSign(opts), newCurl(opts), newKeys(opts), newConfig(opts), newVersion(), newCompletion())
 	return root
 }
 

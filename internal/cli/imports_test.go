@@ -21,12 +21,14 @@ func allowed() map[string][]string {
 		"internal/oauth":        {"internal/secret"},
 		"internal/keys":         {},
 		"internal/assertion":    {},
+		"internal/dpop":         {},
 		"internal/okta":         {"internal/oauth", "internal/keys", "internal/assertion", "internal/dpop", "internal/secret"},
 		"internal/tokens":       {"internal/oauth"},
 		"internal/rotation":     {"internal/oauth", "internal/keys"},
 		"internal/caller":       {"internal/secret", "internal/oauth"},
 		"internal/broker":       {"internal/caller", "internal/keys", "internal/tokens", "internal/oauth", "internal/assertion", "internal/dpop"},
 		"internal/httpapi":      {"api", "internal/broker", "internal/caller", "internal/oauth"},
+		"internal/proxy":        {"internal/broker", "internal/caller", "internal/oauth"},
 		"internal/telemetry":    {},
 		"internal/fakeokta":     {},
 	}
@@ -50,7 +52,7 @@ func owned() map[string]string {
 
 // quiet packages know nothing of HTTP.
 func quiet() []string {
-	return []string{"internal/secret", "internal/oauth", "internal/keys", "internal/assertion", "internal/tokens", "internal/broker", "internal/rotation"}
+	return []string{"internal/secret", "internal/oauth", "internal/keys", "internal/assertion", "internal/dpop", "internal/tokens", "internal/broker", "internal/rotation"}
 }
 
 func TestImportRules(t *testing.T) {

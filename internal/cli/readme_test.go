@@ -44,6 +44,7 @@ func TestREADME(t *testing.T) {
 		{begins: "for i in $(seq 30); do curl -sw ' %{http_code}\\n' localhost:5000/token;", not: "half a minute; TestSandboxFaults asks in its place"},
 		{begins: "okta-token-broker keys jwk", want: jwk},
 		{begins: "export OKTA_CLIENT_ORGURL=https://acme.okta.com", want: serve},
+		{begins: "curl 'localhost:5000/proxy/default/api/v1/users?limit=2'", want: "ada.example@example.com"},
 		{begins: `curl -H "Authorization: Bearer $(`, want: "ada.example@example.com"},
 		{begins: "curl --location --request POST 'http://localhost:5000' ", want: `"private_key_changed":false`},
 		{begins: "curl --location --request POST 'http://localhost:5000?rotate=true' ", want: `"kid":"25c27275-6d6c-42b3-9960-414f1ffaff02"`},
@@ -55,6 +56,9 @@ func TestREADME(t *testing.T) {
 		{begins: "import java.net.URI;", want: "ada.example@example.com"},
 		{begins: "okta-token-broker config check", want: "without a file: ok"},
 		{begins: "okta-token-broker config show", want: "listen: "},
+		{begins: "curl localhost:5000/proxy/default/api/v1/groups -i", want: "X-Content-Type-Options: nosniff"},
+		{begins: "curl localhost:5000/dpop -d", want: `{"authorization":"Bearer `},
+		{begins: "okta-token-broker curl '/api/v1/users?limit=2'", want: "ada.example@example.com"},
 		{begins: "okta-token-broker keys rotate", want: `"kty": "RSA"`},
 		{begins: "okta-token-broker keys list", want: "retired"},
 		{begins: "curl localhost:5000/.well-known/jwks.json", want: `{"keys":[{`},
@@ -170,6 +174,9 @@ func (r *reader) command(t *testing.T, b block) *exec.Cmd {
 		cmd.Dir = tree // for go.mod
 	}
 	cmd.Env = []string{"PATH=" + r.dir + ":" + os.Getenv("PATH"), "OKTA_TOKEN_BROKER_LISTEN=127.0.0.1:0"}
+	if r.url != "" { // the reader has exported them
+		cmd.Env = append(cmd.Env, "OKTA_CLIENT_ORGURL="+r.issuer, "OKTA_CLIENT_CLIENTID=0oa1b2c3d4", "OKTA_CLIENT_SCOPES=okta.users.read")
+	}
 	for _, name := range []string{"HOME", "GOCACHE", "GOMODCACHE", "GOPATH", "GOFLAGS", "GOPROXY", "GOTOOLCHAIN"} {
 		if value, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+value)

@@ -34,6 +34,7 @@ type sandboxFlags struct {
 	dir, faults string
 	seed        uint64
 	tokenLife   time.Duration
+	dpop        bool
 }
 
 func newSandbox(opts *options) *cobra.Command {
@@ -72,6 +73,7 @@ key there, and prints commands to paste. Everything it writes is in one folder.
 	cmd.Flags().StringVar(&flags.dir, "dir", "", "folder for the key and the configuration (default: a temporary one, removed at the end)")
 	cmd.Flags().StringVar(&flags.faults, "faults", "", "how the fake Okta misbehaves, as above")
 	cmd.Flags().Uint64Var(&flags.seed, "seed", 1, "decides which requests the faults with a share meet")
+	cmd.Flags().BoolVar(&flags.dpop, "dpop", false, "the fake Okta wants DPoP proofs, with nonces, at its token endpoint and its API")
 	cmd.Flags().DurationVar(&flags.tokenLife, "token-life", time.Hour, "how long the fake Okta's tokens live")
 	return cmd
 }
@@ -123,7 +125,7 @@ func sandbox(cmd *cobra.Command, flags sandboxFlags, faults []fakeokta.Fault, po
 		return err
 	}
 	okta.SetFault(faults...)
-	if err := banner(cmd.OutOrStdout(), listener.Addr(), issuer, configFile); err != nil {
+	if err := banner(cmd.OutOrStdout(), listener.Addr(), issuer, configFile, flags.dpop); err != nil {
 		return err
 	}
 	err = run(ctx, cfg, listeners{api: listener}, log, nil)
@@ -173,7 +175,8 @@ func startFakeOkta(ctx context.Context, flags sandboxFlags) (okta *fakeokta.Okta
 	issuer = "http://" + listener.Addr().String()
 	okta, err = fakeokta.New(fakeokta.Config{URL: issuer, TokenLife: flags.tokenLife, Seed: flags.seed})
 	if err == nil {
-		err = okta.AddApp(fakeokta.App{ClientID: sandboxClientID, Scopes: []string{sandboxScope}})
+		okta.SetResourceNonce(flags.dpop)
+		err = okta.AddApp(fakeokta.App{ClientID: sandboxClientID, Scopes: []string{sandboxScope}, DPoP: flags.dpop})
 	}
 	if err != nil {
 		_ = listener.Close()
@@ -224,24 +227,32 @@ func registerKey(ctx context.Context, cfg config.Config, okta *fakeokta.Okta, lo
 	return nil
 }
 
-func banner(out io.Writer, listen net.Addr, issuer, configFile string) error {
+func banner(out io.Writer, listen net.Addr, issuer, configFile string, dpop bool) error {
 	host := listen.String()
 	if tcp, ok := listen.(*net.TCPAddr); ok {
 		host = fmt.Sprintf("localhost:%d", tcp.Port)
 	}
+	kind := "An access token"
+	call := `An API call with it:
+  curl -H "Authorization: Bearer $(curl -sH 'Accept: text/plain' ` + host + `/token)" ` + issuer + `/api/v1/users
+
+The same, made by the broker`
+	if dpop {
+		kind, call = "An access token that is bound to a key (DPoP)", "An API call with it, and a proof, made by the broker"
+	}
 	_, err := fmt.Fprintf(out, `The broker serves http://%[1]s, a fake Okta serves %[2]s.
 Configuration: %[3]s
 
-An access token:
+%[5]s:
   curl %[1]s/token
 
-An API call with it:
-  curl -H "Authorization: Bearer $(curl -sH 'Accept: text/plain' %[1]s/token)" %[2]s/api/v1/users
+%[6]s:
+  curl '%[1]s/proxy/default/api/v1/users?limit=2'
 
 A signed client assertion:
   curl %[1]s -d '{"client_id": "%[4]s", "audience": "%[2]s/oauth2/v1/token"}'
 
 Ctrl-C ends it.
-`, host, issuer, configFile, sandboxClientID)
+`, host, issuer, configFile, sandboxClientID, kind, call)
 	return err
 }

@@ -78,7 +78,10 @@ func pasteLines(t *testing.T, banner string) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("the lines are for curl: ", err)
 	}
-	wants := []string{`"token_type":"Bearer"`, `"login":`, `"private_key_changed":false`}
+	wants := []string{`"token_type":"Bearer"`, `"login":`, `"login":`, `"private_key_changed":false`}
+	if strings.Contains(banner, "DPoP") {
+		wants = []string{`"token_type":"DPoP"`, `"login":`, `"private_key_changed":false`}
+	}
 	lines := regexp.MustCompile(`(?m)^  (curl .*)$`).FindAllStringSubmatch(banner, -1)
 	if len(lines) != len(wants) {
 		t.Fatalf("banner: %s", banner)
@@ -88,6 +91,18 @@ func pasteLines(t *testing.T, banner string) {
 		if err != nil || !strings.Contains(string(out), wants[i]) {
 			t.Errorf("%s: %v: %s", line[1], err, out)
 		}
+	}
+}
+
+// An app that takes bound tokens alone, and an API that takes proofs with nonces, as
+// Okta's do.
+func TestSandboxDPoP(t *testing.T) {
+	s := startServing(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dpop"))
+	pasteLines(t, s.stdout)
+	file := regexp.MustCompile(`Configuration: (\S+)`).FindStringSubmatch(s.stdout)[1]
+	out, stderr, code := run(t, broker(t, t.TempDir(), nil, "curl", "--config", file, "-i", "/api/v1/users?limit=1"))
+	if code != 0 || !strings.HasPrefix(out, "HTTP/1.1 200 OK\r\n") || !strings.Contains(out, `"login":`) {
+		t.Errorf("curl: exit code %d: %s%s", code, out, stderr)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"okta-token-broker/internal/httpapi"
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/okta"
+	"okta-token-broker/internal/proxy"
 	"okta-token-broker/internal/rotation"
 	"okta-token-broker/internal/telemetry"
 )
@@ -49,20 +51,10 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 	if port >= 0 {
 		cfg.Listen = httpapi.WithPort(cfg.Listen, port)
 	}
-	var listeners listeners
-	defer func() { listeners.close() }()
-	if listeners.api, err = httpapi.Listen(cmd.Context(), cfg.Listen); err != nil {
+	listeners, err := openListeners(cmd.Context(), cfg)
+	defer listeners.close()
+	if err != nil {
 		return err
-	}
-	if cfg.HealthListen != "" {
-		if listeners.health, err = httpapi.ListenAnywhere(cmd.Context(), cfg.HealthListen); err != nil {
-			return fmt.Errorf("health_listen: %w", err)
-		}
-	}
-	if cfg.JWKSListen != "" {
-		if listeners.jwks, err = httpapi.ListenAnywhere(cmd.Context(), cfg.JWKSListen); err != nil {
-			return fmt.Errorf("jwks_listen: %w", err)
-		}
 	}
 	reload := &reloader{file: loaded.File, text: loaded.Text, load: func() (*config.Loaded, error) {
 		// The file that was found at the start, also when it is gone for a moment.
@@ -75,17 +67,6 @@ func serve(cmd *cobra.Command, opts *options, args []string) error {
 	return run(cmd.Context(), cfg, listeners, log, reload)
 }
 
-// listeners are those that are configured.
-type listeners struct{ api, health, jwks net.Listener }
-
-func (l listeners) close() {
-	for _, listener := range []net.Listener{l.api, l.health, l.jwks} {
-		if listener != nil {
-			_ = listener.Close()
-		}
-	}
-}
-
 // service is a broker that serves, and follows its configuration.
 type service struct {
 	log     *slog.Logger
@@ -95,10 +76,12 @@ type service struct {
 	cfg     config.Config            // at the start
 	clients map[string]config.Client // now
 
-	rotation *rotation.Metrics
-	walkers  rotation.Group
-	watchers sync.WaitGroup
-	rings    map[*keys.Ring]context.CancelFunc // ends the watch of each
+	upstreams *upstreams
+	calls     *proxy.Proxy
+	rotation  *rotation.Metrics
+	walkers   rotation.Group
+	watchers  sync.WaitGroup
+	rings     map[*keys.Ring]context.CancelFunc // ends the watch of each
 }
 
 // run serves on the listeners until ctx ends. reload, if it is not nil, loads the
@@ -109,23 +92,16 @@ func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.
 		signal.Notify(hangups, syscall.SIGHUP)
 		defer signal.Stop(hangups)
 	}
-	registry, metrics := telemetry.Registry()
-	s := &service{log: log, cfg: cfg, clients: cfg.Clients, rings: map[*keys.Ring]context.CancelFunc{}}
-	s.rotation = rotation.NewMetrics(registry)
-	s.builder = builder{log: log, metrics: okta.NewMetrics(registry), changed: func(ring *keys.Ring) { s.broker.Forgive(ring) }}
-	world, err := s.builder.build(ctx, cfg)
+	s, world, err := newService(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	logPolicy(cfg, log)
-	s.broker = broker.New(broker.Config{World: world, MaxTokens: cfg.MaxTokens, Log: log})
-	s.api = httpapi.New(httpapi.Config{Broker: s.broker, Hosts: cfg.Hosts, Metrics: metrics, JWKSMaxAge: cfg.JWKSMaxAge,
-		Awaited: awaited(&s.walkers), Log: log})
-
+	serving, stopServing := context.WithCancel(ctx)                          // the others end when one listener fails
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // on while requests are finished
 	reloading, stopReloading := context.WithCancel(watching)
 	var reloads sync.WaitGroup
 	defer func() {
+		stopServing()
 		stopReloading()
 		reloads.Wait()
 		s.walkers.End() // rings store then what the walkers have found out
@@ -135,33 +111,71 @@ func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.
 	}()
 	s.watch(watching, world)
 	s.walkers.Replace(watching, s.builder.walkers(cfg, s.rotation))
-	if listeners.health != nil {
-		log.Info("serving health", "listen", listeners.health.Addr().String())
-		s.watchers.Go(func() {
-			if err := httpapi.ServeHealth(watching, listeners.health, s.api); err != nil {
-				log.Error("health is not served any more", "err", err)
-			}
-		})
-	}
-	if listeners.jwks != nil {
-		log.Info("serving public keys", "listen", listeners.jwks.Addr().String())
-		s.watchers.Go(func() {
-			if err := httpapi.ServeJWKS(watching, listeners.jwks, s.api); err != nil {
-				log.Error("public keys are not served any more", "err", err)
-			}
-		})
-	}
+	s.serveBeside(serving, watching, listeners)
 	if reload != nil {
 		reloads.Go(func() {
 			reload.watch(reloading, hangups, func(cfg config.Config) error { return s.swap(watching, cfg) }, log)
 		})
 	}
 	log.Info("serving", "listen", listeners.api.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
-	if err := httpapi.Serve(ctx, listeners.api, s.api); err != nil {
+	if err := httpapi.Serve(serving, listeners.api, s.api); err != nil {
 		return err
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// newService connects the parts of a configuration. Nothing happens yet, but for what
+// the broker fetches ahead.
+func newService(ctx context.Context, cfg config.Config, log *slog.Logger) (*service, *broker.World, error) {
+	registry, metrics := telemetry.Registry()
+	s := &service{log: log, cfg: cfg, clients: cfg.Clients, rings: map[*keys.Ring]context.CancelFunc{}}
+	s.rotation = rotation.NewMetrics(registry)
+	s.builder = builder{log: log, metrics: okta.NewMetrics(registry), changed: func(ring *keys.Ring) { s.broker.Forgive(ring) }}
+	world, err := s.builder.build(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.upstreams = &upstreams{}
+	routes, err := s.upstreams.routes(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.upstreams.replace(routes)
+	logPolicy(cfg, log)
+	s.broker = broker.New(broker.Config{World: world, MaxTokens: cfg.MaxTokens, Log: log})
+	s.upstreams.broker = s.broker
+	s.calls = proxy.New(proxy.Config{
+		Broker: s.broker, Upstreams: s.upstreams, Who: httpapi.Who, Log: log,
+		Error: func(w http.ResponseWriter, r *http.Request, err error) { s.api.WriteError(w, r, err) },
+	})
+	s.api = httpapi.New(httpapi.Config{Broker: s.broker, Hosts: cfg.Hosts, Metrics: metrics, JWKSMaxAge: cfg.JWKSMaxAge,
+		Awaited: awaited(&s.walkers), Proxy: s.calls.Under("/proxy"), Log: log})
+	return s, world, nil
+}
+
+// serveBeside serves on the listeners beside the API's. Calls end as the API does, with
+// serving; health and public keys are served while requests are finished, until
+// watching ends.
+func (s *service) serveBeside(serving, watching context.Context, listeners listeners) {
+	serve := func(what string, listener net.Listener, serve func() error, attrs ...any) {
+		log := s.log.With("listen", listener.Addr().String()).With(attrs...)
+		log.Info("serving " + what)
+		s.watchers.Go(func() {
+			if err := serve(); err != nil {
+				log.Error("not serving "+what+" any more", "err", err)
+			}
+		})
+	}
+	if l := listeners.health; l != nil {
+		serve("health", l, func() error { return httpapi.ServeHealth(watching, l, s.api) })
+	}
+	if l := listeners.jwks; l != nil {
+		serve("public keys", l, func() error { return httpapi.ServeJWKS(watching, l, s.api) })
+	}
+	for _, l := range listeners.proxies {
+		serve("calls", l, func() error { return httpapi.ServeProxy(serving, l, s.api, s.calls.For(l.client)) }, "client", l.client)
+	}
 }
 
 // watch follows the files of a world's rings, and leaves those of the one before
@@ -192,11 +206,18 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 	if len(cfg.Clients) == 0 && len(s.clients) > 0 {
 		return errors.New("it has no client any more, as a file that is being written: restart the broker if that is meant")
 	}
+	routes, err := s.upstreams.routes(cfg)
+	if err != nil {
+		return err
+	}
 	world, err := s.builder.build(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	s.clients = cfg.Clients
+	if !maps.Equal(s.cfg.ProxyListen, cfg.ProxyListen) {
+		s.log.Warn("a changed setting needs a restart", "setting", "proxy_listen")
+	}
 	for _, setting := range []struct {
 		name        string
 		before, now any
@@ -211,7 +232,9 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 			s.log.Warn("a changed setting needs a restart", "setting", setting.name)
 		}
 	}
+	s.upstreams.add(routes)
 	s.broker.Swap(world)
+	s.upstreams.replace(routes)
 	s.api.SetHosts(cfg.Hosts)
 	s.api.SetJWKSMaxAge(cfg.JWKSMaxAge)
 	s.walkers.End()

@@ -44,6 +44,9 @@ func newToken(opts *options) *cobra.Command {
 			case "token":
 				_, err = fmt.Fprintln(out, answer.AccessToken)
 			case "header":
+				if token.JKT != "" {
+					note(cmd, "the token is bound to a key, so each call needs a DPoP proof as well, and without dpop_key_file the key is gone now: use okta-token-broker curl")
+				}
 				_, err = fmt.Fprintf(out, "Authorization: %s %s\n", answer.TokenType, answer.AccessToken)
 			default:
 				err = printJSON(out, answer)

@@ -44,6 +44,8 @@ type builtClient struct {
 	server *okta.Server
 	okta   *okta.Client
 	client *broker.Client
+
+	proofKey *keys.Key // nil: dpop is off
 }
 
 // build opens the key rings and connects the parts. It sends nothing. An error
@@ -73,7 +75,7 @@ func (b *builder) build(ctx context.Context, cfg config.Config) (*broker.World, 
 		world.Rings[name] = ring
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-		built, err := b.client(name, cfg.Clients[name], cfg.IsRotator(name), world.Rings[cfg.Clients[name].Key], next.servers)
+		built, err := b.client(ctx, name, cfg.Clients[name], cfg.IsRotator(name), world.Rings[cfg.Clients[name].Key], next.servers)
 		if err != nil {
 			return nil, fmt.Errorf("client %s: %w", name, err)
 		}
@@ -96,7 +98,7 @@ func (b *builder) ring(ctx context.Context, cfg config.Config, name string) (*ke
 	return openRing(ctx, cfg, name, b.log, b.changed)
 }
 
-func (b *builder) client(name string, cfg config.Client, rotator bool, ring *keys.Ring, servers map[serverID]*okta.Server) (builtClient, error) {
+func (b *builder) client(ctx context.Context, name string, cfg config.Client, rotator bool, ring *keys.Ring, servers map[serverID]*okta.Server) (builtClient, error) {
 	server, err := b.server(cfg, servers)
 	if err != nil {
 		return builtClient{}, err
@@ -109,6 +111,11 @@ func (b *builder) client(name string, cfg config.Client, rotator bool, ring *key
 		return builtClient{}, err
 	}
 	built := builtClient{cfg: cfg, ring: ring, server: server}
+	proofKey, err := b.proofKey(ctx, name, cfg)
+	if err != nil {
+		return builtClient{}, err
+	}
+	built.proofKey = proofKey
 	built.okta = okta.NewClient(okta.ClientConfig{
 		Name:              name,
 		ID:                cfg.ClientID,
@@ -117,6 +124,8 @@ func (b *builder) client(name string, cfg config.Client, rotator bool, ring *key
 		Scopes:            scopes,
 		AudienceIssuer:    cfg.Audience == config.AudienceIssuer,
 		AssertionLifetime: cfg.AssertionLifetime,
+		DPoP:              okta.DPoP(cfg.DPoP),
+		ProofKey:          proofKey,
 	})
 	built.client = &broker.Client{
 		Name:      name,
@@ -128,27 +137,53 @@ func (b *builder) client(name string, cfg config.Client, rotator bool, ring *key
 		Prefetch:  cfg.Prefetch,
 		Rotator:   rotator,
 		Server:    built.okta,
+		Resources: cfg.Resources,
+	}
+	if proofKey != nil {
+		built.client.JKT, built.client.Prover = proofKey.Thumbprint(), built.okta
+	}
+	if cfg.IsOrg() {
+		built.client.Org = cfg.Issuer
 	}
 	return built, nil
+}
+
+// proofKey is what a client's tokens are bound to, if they are: a key of its own, so
+// that no rotation makes tokens useless. Without a file it is gone with the process.
+func (b *builder) proofKey(ctx context.Context, name string, cfg config.Client) (*keys.Key, error) {
+	const algorithm = "ES256"
+	switch {
+	case cfg.DPoP == string(okta.DPoPOff):
+		return nil, nil
+	case b.clients[name].proofKey != nil && b.clients[name].cfg.DPoPKeyFile == cfg.DPoPKeyFile:
+		return b.clients[name].proofKey, nil // other settings change nothing for its tokens
+	case cfg.DPoPKeyFile == "":
+		return keys.New(algorithm)
+	}
+	file, err := keys.NewFile(ctx, cfg.DPoPKeyFile, false)
+	if err != nil {
+		return nil, err
+	}
+	ring, err := keys.Open(ctx, keys.Config{Name: "dpop of " + name, Store: file, Algorithm: algorithm, Log: b.log})
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := ring.Active(ctx, "")
+	if err == nil && key.Algorithm() != algorithm {
+		return nil, fmt.Errorf("dpop_key_file %s: its key must be EC P-256: remove the file, and another is made", cfg.DPoPKeyFile)
+	}
+	return key, err
 }
 
 // serverID tells which clients share what a server taught.
 type serverID struct{ issuer, tokenEndpoint, roots string }
 
 func (b *builder) server(cfg config.Client, servers map[serverID]*okta.Server) (*okta.Server, error) {
-	id := serverID{issuer: cfg.Issuer, tokenEndpoint: cfg.TokenEndpoint}
-	var roots *x509.CertPool
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading ca_file: %w", err)
-		}
-		roots = x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file %s holds no PEM certificate", cfg.CAFile)
-		}
-		id.roots = string(pem)
+	roots, pem, err := rootsOf(cfg)
+	if err != nil {
+		return nil, err
 	}
+	id := serverID{issuer: cfg.Issuer, tokenEndpoint: cfg.TokenEndpoint, roots: pem}
 	for _, known := range []map[serverID]*okta.Server{servers, b.servers} {
 		if server := known[id]; server != nil {
 			servers[id] = server
@@ -167,6 +202,23 @@ func (b *builder) server(cfg config.Client, servers map[serverID]*okta.Server) (
 		Issuer: cfg.Issuer, TokenEndpoint: cfg.TokenEndpoint, RootCAs: roots, Like: before, Metrics: b.metrics, Log: b.log,
 	})
 	return servers[id], nil
+}
+
+// rootsOf reads the certificates that verify a client's servers, and says what they
+// were read from. Nil: the system's do.
+func rootsOf(cfg config.Client) (roots *x509.CertPool, pem string, err error) {
+	if cfg.CAFile == "" {
+		return nil, "", nil
+	}
+	text, err := os.ReadFile(cfg.CAFile)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading ca_file: %w", err)
+	}
+	roots = x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, "", fmt.Errorf("ca_file %s holds no PEM certificate", cfg.CAFile)
+	}
+	return roots, string(text), nil
 }
 
 // assemble is for commands that need no running broker. Close the broker.
