@@ -1,7 +1,7 @@
 # make run   builds and starts the sandbox: the broker with a fake Okta
 # make test  runs the whole test suite
 # make lint  formats, vets and lints
-# make bench measures the broker against a bare net/http handler and raw signing
+# make bench measures the broker against bare net/http handlers and raw signing
 # make fuzz  runs each fuzz target for FUZZTIME
 
 GO     ?= go
@@ -32,7 +32,7 @@ lint:
 	.build/golangci-lint run ./...
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 5m ./internal/httpapi ./internal/tokens
+	$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 10m ./internal/httpapi ./internal/tokens ./internal/keys ./internal/proxy
 
 fuzz:
 	bash .ci/fuzz $(FUZZTIME)
