@@ -32,7 +32,7 @@ func fault(ctx context.Context, host string, err error) error {
 			RetryAfter:  time.Second, Err: cause(reason(err)),
 		}
 	case isTLS(err):
-		return &oauth.Error{Class: oauth.BadAnswer, Description: host + " is not trusted, so nothing was sent to it: " + reason(err), Err: cause("TLS")}
+		return &oauth.Error{Class: oauth.BadAnswer, Description: host + " is not trusted: " + reason(err), Err: cause("TLS")}
 	}
 	return &oauth.Error{Class: oauth.BadAnswer, Description: "the connection to " + host + " broke, or its answer made no sense", Err: cause(reason(err))}
 }
