@@ -79,6 +79,9 @@ func (b *Broker) authorize(ctx context.Context, who caller.Caller, req CallReque
 		if err != nil {
 			return Credentials{}, err
 		}
+		if err := checkMethod(req.Method); err != nil {
+			return Credentials{}, err
+		}
 		if err := client.mayCall(req.URL); err != nil {
 			return Credentials{}, err
 		}
@@ -203,6 +206,16 @@ func (b *Broker) Target(who caller.Caller, client, resource string) (Target, err
 		return Target{}, oauth.Fail(oauth.InvalidRequest, "the issuer of client "+of.Name+" is not an Okta org, so where calls go is not known: name one of its resources (clients."+of.Name+".resources) as ~NAME")
 	}
 	return Target{of.Name, of.Org, true}, nil
+}
+
+// checkMethod refuses the methods that are for proxies, and those whose answer is the
+// request, with the token in it (RFC 9110 section 9.3).
+func checkMethod(method string) error {
+	switch strings.ToUpper(method) {
+	case "CONNECT", "TRACE", "TRACK":
+		return oauth.Fail(oauth.InvalidRequest, "the method is not called for anybody")
+	}
+	return nil
 }
 
 // mayCall refuses a URL that is neither at the client's org, outside /oauth2/, nor

@@ -127,6 +127,8 @@ func TestAuthorize(t *testing.T) {
 		{"no resource", me, CallRequest{Client: "custom", Method: "GET", URL: users}, "", "", oauth.AccessDenied, "clients.custom.resources"},
 		{"another's resource", me, CallRequest{Client: "default", Method: "GET", URL: api}, "", "", oauth.AccessDenied, "clients.default.resources"},
 		{"no URL", me, CallRequest{Client: "default", Method: "GET"}, "", "", oauth.AccessDenied, "no other URL"},
+		{"a method that echoes", me, CallRequest{Client: "default", Method: "trace", URL: users}, "", "", oauth.InvalidRequest, "the method is not called for anybody"},
+		{"a method of proxies", me, CallRequest{Client: "default", Method: "CONNECT", URL: users}, "", "", oauth.InvalidRequest, "the method is not called for anybody"},
 		{"no method", me, CallRequest{Client: "default", URL: users}, "", "", oauth.InvalidRequest, "the method must have"},
 		{"scope that is too wide", me, CallRequest{Client: "default", Scope: "c", Method: "GET", URL: users}, "", "", oauth.InvalidScope, "clients.default.scopes"},
 		{"rotator", me, CallRequest{Client: "rotator", Method: "GET", URL: users}, "", "", oauth.AccessDenied, "serves no caller"},

@@ -130,19 +130,28 @@ func (t *trailed) Close() error {
 	return err
 }
 
-// inward returns the proxy's own address for a URL of the upstream that the proxy
-// serves, and any other URL as it is: also one that is relative to a path, which
-// is the same here, and one of the org that would be a resource's here (/~...).
+// inward returns what the caller is told in the place of a URL that the upstream gives.
+// Of one that the proxy serves it is the proxy's own. Any other is told in full, as the
+// upstream's: relative to the proxy it would lead into the broker, and so might one
+// with the broker's name.
 func (c *call) inward(ref string) string {
 	u, err := url.Parse(ref)
-	if err != nil || u.Host == "" && !strings.HasPrefix(ref, "/") || u.Host != "" && !sameOrigin(u, c.upstream.Base) {
+	if err != nil || u.Opaque != "" || ref == "" || ref[0] == '#' {
+		return ref
+	}
+	base := c.upstream.Base
+	u = (&url.URL{Scheme: base.Scheme, Host: base.Host, Path: c.decoded, RawPath: c.path}).ResolveReference(u)
+	if strings.EqualFold(u.Host, c.in.Host) {
+		u.Scheme, u.Host = base.Scheme, base.Host
+	}
+	if !sameOrigin(u, base) {
 		return ref
 	}
 	path := wirePath(u)
-	rest, below := strings.CutPrefix(path, strings.TrimSuffix(c.upstream.Base.EscapedPath(), "/"))
+	rest, below := strings.CutPrefix(path, strings.TrimSuffix(base.EscapedPath(), "/"))
 	if !below || broker.CheckPath(rest, false) != nil || broker.CheckPath(path, c.upstream.Org) != nil ||
-		c.resource == "" && strings.HasPrefix(rest, "/~") {
-		return ref
+		c.resource == "" && strings.HasPrefix(rest, "/~") { // which would be a resource's here
+		return u.String()
 	}
 	tail := ""
 	if i := strings.IndexAny(ref, "?#"); i >= 0 {

@@ -24,7 +24,10 @@ func TestLinks(t *testing.T) {
 		{"same scheme", "/api", `<//ORGHOST/api?x>;rel=next`, `<HERE/api?x>;rel=next`},
 		{"scheme and host in capitals", "/api", `<HTTP://ORGHOST/api>`, `<HERE/api>`},
 		{"root", "/api", `<ORG>, <ORG/>`, `<HERE>, <HERE/>`},
-		{"relative", "/api/v1/users", `<?after=x>; rel="next", <users?after=x>`, `<?after=x>; rel="next", <users?after=x>`},
+		{"relative", "/api/v1/users", `<?after=x>; rel="next", <users?after=x>, <#part>`, `<HERE/api/v1/users?after=x>; rel="next", <HERE/api/v1/users?after=x>, <#part>`},
+		{"relative, past the base", "/~api/users", `<../../../token>, <../other?x>, </oauth2/v1/token>`, `<ORG/token>, <ORG/other?x>, <ORG/oauth2/v1/token>`},
+		{"relative, to another client", "/~api/users", `<../../other/api>`, `<ORG/other/api>`},
+		{"the broker's own", "/~api/users", `<http://HEREHOST/token>, <//HEREHOST/base/x>`, `<ORG/token>, <HERE/~api/x>`},
 		{"another host", "/api", `<https://evil.test/api>; rel="next"`, `<https://evil.test/api>; rel="next"`},
 		{"another port", "/api", `<http://127.0.0.1:1/api>; rel="next"`, `<http://127.0.0.1:1/api>; rel="next"`},
 		{"another scheme", "/api", `<https://ORGHOST/api>`, `<https://ORGHOST/api>`},
@@ -39,20 +42,22 @@ func TestLinks(t *testing.T) {
 		{"path of a resource", "/~api/users", `</base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
 		{"base of a resource", "/~api/users", `<ORG/base>, <ORG/base/>`, `<HERE/~api>, <HERE/~api/>`},
 		{"below a resource, what looks like one", "/~api/users", `<ORG/base/~x/y>`, `<HERE/~api/~x/y>`},
-		{"of the org, what would be a resource here", "/api", `<ORG/~api/x>, </~x>, <ORG/x/~y>`, `<ORG/~api/x>, </~x>, <HERE/x/~y>`},
+		{"of the org, what would be a resource here", "/api", `<ORG/~api/x>, </~x>, <ORG/x/~y>`, `<ORG/~api/x>, <ORG/~x>, <HERE/x/~y>`},
 		{"beside a resource", "/~api/users", `<ORG/other>, <ORG/basement>`, `<ORG/other>, <ORG/basement>`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			link := tt.link
 			r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
-				expanded := strings.NewReplacer("ORGHOST", req.Host, "ORG", "http://"+req.Host).Replace(link)
+				expanded := strings.NewReplacer("HEREHOST", req.Header.Get("X-Here"), "ORGHOST", req.Host, "ORG", "http://"+req.Host).Replace(link)
 				w.Header().Add("Link", expanded)
 				w.Header().Add("Link", "<https://evil.test/>; rel=other")
 				w.Header().Set("X-Origin", "http://"+req.Host)
 			})
 			for _, here := range []string{r.url, r.own} {
-				got := do(t, request(t, "GET", here+tt.path, nil))
+				req := request(t, "GET", here+tt.path, nil)
+				req.Header.Set("X-Here", req.URL.Host)
+				got := do(t, req)
 				org := got.Header.Get("X-Origin")
 				want := strings.NewReplacer("ORGHOST", strings.TrimPrefix(org, "http://"), "ORG", org, "HERE", here).Replace(tt.want)
 				if diff := cmp.Diff([]string{want, "<https://evil.test/>; rel=other"}, got.Header["Link"]); diff != "" {
@@ -67,21 +72,24 @@ func TestLinks(t *testing.T) {
 // lead to.
 func TestRedirects(t *testing.T) {
 	var calls atomic.Int64
+	var org atomic.Value
 	r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
 		calls.Add(1)
+		org.Store("http://" + req.Host)
 		w.Header().Set("Location", strings.Replace(req.URL.Query().Get("to"), "ORG", "http://"+req.Host, 1))
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	})
 	for to, want := range map[string]string{
 		"ORG/api/v1/x":           r.url + "/api/v1/x",
 		"/api/v1/x":              r.url + "/api/v1/x",
-		"x":                      "x",
+		"x":                      r.url + "/x",
 		"https://evil.test/":     "https://evil.test/",
 		"//evil.test/":           "//evil.test/",
-		"/oauth2/v1/authorize":   "/oauth2/v1/authorize",
+		"/oauth2/v1/authorize":   "ORG/oauth2/v1/authorize", // the broker has such a path, too
 		"https://127.0.0.1/api/": "https://127.0.0.1/api/",
 	} {
 		got := do(t, request(t, "GET", r.url+"/api?to="+to, nil))
+		want = strings.Replace(want, "ORG", org.Load().(string), 1)
 		if got.StatusCode != http.StatusTemporaryRedirect || got.Header.Get("Location") != want {
 			t.Errorf("a redirect to %s is %s to %s; want %s", to, got.Status, got.Header.Get("Location"), want)
 		}
