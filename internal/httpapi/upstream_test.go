@@ -73,7 +73,7 @@ func TestAnUnknownCAReachesTheCaller(t *testing.T) {
 			t.Cleanup(server.Close)
 			o.server.Issuer, o.server.Transport = server.URL, nil
 		},
-		want: unavailable("the TLS connection to {issuer} is not to be trusted: check the certificate, and clients.default.ca_file for a private CA", "1"),
+		want: unavailable("TLS with {issuer} failed (its certificate is from an unknown authority): check the certificate, and clients.default.ca_file for a private CA", "1"),
 	}
 	o := newOrg(t, tt)
 	o.wantTold(t, tt, o.broker(t).send(t, "GET", "/token", ""))

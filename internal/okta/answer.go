@@ -98,13 +98,13 @@ func (c *checker) roundTrip(req *http.Request, most int64) (*http.Response, []by
 	sent := c.server.now()
 	resp, err := c.server.transport.RoundTrip(req)
 	if err != nil {
-		return nil, nil, c.transportFailure(err)
+		return nil, nil, transportFailure(err)
 	}
 	defer resp.Body.Close()
 	c.server.observe(resp.Header, sent, c.server.now())
 	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
-		return nil, nil, c.transportFailure(err)
+		return nil, nil, transportFailure(err)
 	}
 	return resp, body, nil
 }

@@ -120,7 +120,7 @@ func (c *Client) ask(ctx context.Context, try try, scopes oauth.Scopes) (oauth.T
 	if err != nil {
 		fail, ok := errors.AsType[*failure](err)
 		if !ok {
-			fail = check.transportFailure(err)
+			fail = transportFailure(err)
 		}
 		return oauth.Token{}, made.heed(server, fail)
 	}

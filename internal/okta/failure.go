@@ -2,18 +2,13 @@ package okta
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -103,71 +98,21 @@ func (f *failure) refusesClient() bool {
 
 // transportFailure sorts an error of net/http, whose text can quote what the
 // server sent, the echo of a request included.
-func (c *checker) transportFailure(err error) *failure {
-	fail := &failure{kind: broken, err: errors.New(c.clean(reason(err)))}
-	var netErr net.Error
-	opErr, isOp := errors.AsType[*net.OpError](err)
-	_, isProxy := errors.AsType[*proxyRefusal](err)
-	switch {
-	case isProxy:
-		fail.kind = unreachable
-	case errors.Is(err, context.Canceled):
-		fail.kind, fail.err = tooSlow, context.Canceled
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+func transportFailure(err error) *failure {
+	if errors.Is(err, context.Canceled) {
+		return &failure{kind: tooSlow, err: context.Canceled}
+	}
+	outage, words := oauth.OutageOf(err)
+	fail := &failure{kind: broken, err: errors.New(words)}
+	switch outage {
+	case oauth.TooSlow:
 		fail.kind = tooSlow
-	case isTLS(err):
-		fail.kind = untrusted
-	case isOp && (opErr.Op == "dial" || opErr.Op == "proxyconnect"):
+	case oauth.Unreachable:
 		fail.kind = unreachable
+	case oauth.Untrusted:
+		fail.kind = untrusted
 	}
 	return fail
-}
-
-// reason is what an error of net/http says, without what a server or a proxy said:
-// that is in errors about an answer which could not be read.
-func reason(err error) string {
-	opErr, isOp := errors.AsType[*net.OpError](err)
-	dnsErr, isDNS := errors.AsType[*net.DNSError](err)
-	errno, isErrno := errors.AsType[syscall.Errno](err)
-	proxyErr, isProxy := errors.AsType[*proxyRefusal](err)
-	var netErr net.Error
-	switch {
-	case isProxy:
-		return proxyErr.Error()
-	case isDNS:
-		return dnsErr.Error()
-	case isTLS(err):
-		return err.Error()
-	case isErrno && isOp:
-		return opErr.Op + ": " + errno.Error()
-	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return "time-out"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the connection ended before the answer did"
-	}
-	return "the answer could not be read"
-}
-
-// proxyRefusal is a proxy that does not connect.
-type proxyRefusal struct{ status int }
-
-func (e *proxyRefusal) Error() string { return fmt.Sprintf("the proxy answered status %d", e.status) }
-
-func isTLS(err error) bool {
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return true
-	}
-	opErr, ok := errors.AsType[*net.OpError](err)
-	return ok && (opErr.Op == "remote error" || opErr.Op == "local error") // crypto/tls names its alerts so
 }
 
 // isError reports whether a status is one of an error.

@@ -10,11 +10,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,22 +172,32 @@ func TestUnreachable(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	tests := []struct{ name, issuer string }{
-		{"closed port", closed},
-		{"no such host", "https://" + strings.Repeat("a", 64) + ".example"}, // a label this long needs no DNS to fail
+	const unknown = "the host's name is not known"
+	tests := []struct{ name, issuer, cause string }{
+		{"closed port", closed, "dial: " + syscall.ECONNREFUSED.Error()},
+		{"no such host", "https://" + strings.Repeat("a", 64) + ".example", unknown}, // a label this long needs no DNS to fail
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { wantUnreachable(t, newClient(t, nil, on(tt.issuer)), tt.issuer) })
+		t.Run(tt.name, func(t *testing.T) { wantUnreachable(t, newClient(t, nil, on(tt.issuer)), tt.issuer, tt.cause) })
 	}
 	t.Run("DNS answers no", func(t *testing.T) {
 		const other = "https://another.okta.test"
 		w := newClient(t, newOkta(t, issuer).Transport(), on(other))
-		wantUnreachable(t, w, other)
+		wantUnreachable(t, w, other, unknown)
 		w.wantPosts(t, 1)
+	})
+	t.Run("a proxy answers no", func(t *testing.T) {
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusProxyAuthRequired)
+		}))
+		t.Cleanup(proxy.Close)
+		w := newClient(t, nil)
+		w.client.cfg.Server.transport.(*http.Transport).Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }
+		wantUnreachable(t, w, issuer, "the proxy answered status 407")
 	})
 }
 
-func wantUnreachable(t *testing.T, w *world, issuer string) {
+func wantUnreachable(t *testing.T, w *world, issuer, cause string) {
 	t.Helper()
 	e := w.fails(t)
 	if e.Class != oauth.Unavailable || e.Reach != oauth.ReachServer || e.RetryAfter < time.Second || e.Upstream != nil {
@@ -195,6 +207,9 @@ func wantUnreachable(t *testing.T, w *world, issuer string) {
 		if !strings.Contains(e.Description, want) {
 			t.Errorf("no %q in: %s", want, e.Description)
 		}
+	}
+	if e.Err.Error() != cause {
+		t.Errorf("the cause is %q, want %q", e.Err, cause)
 	}
 }
 

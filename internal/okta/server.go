@@ -12,9 +12,20 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"okta-token-broker/internal/oauth"
 )
 
-const connectTimeout = time.Second
+const (
+	connectTimeout = time.Second
+	// A connection over which no more packets come fails its requests for as long as
+	// TCP keeps it, which is a quarter of an hour. So HTTP/2's health check asks, also
+	// between requests: after pingAfter without a frame, for an answer within
+	// pingTimeout. Together they leave the exchange that meets such a connection time
+	// to try again over another.
+	pingAfter   = 2 * time.Second
+	pingTimeout = 2 * time.Second
+)
 
 // ServerConfig is what a Server needs.
 type ServerConfig struct {
@@ -82,11 +93,12 @@ func NewServer(cfg ServerConfig) *Server {
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
 			TLSHandshakeTimeout:    exchangeTimeout,
 			ForceAttemptHTTP2:      true,
+			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 			MaxResponseHeaderBytes: 64 << 10,
 			IdleConnTimeout:        time.Minute,
 			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 				if answer.StatusCode != http.StatusOK {
-					return &proxyRefusal{answer.StatusCode}
+					return oauth.ProxyRefusal(answer.StatusCode)
 				}
 				return nil
 			},

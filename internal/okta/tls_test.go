@@ -23,25 +23,27 @@ import (
 
 // An assertion goes to nobody whose certificate is not good.
 func TestTLSFailsClosed(t *testing.T) {
+	const ended = "it ended the handshake: it may want a client certificate, or another version of TLS"
 	ca, other := newCA(t), newCA(t)
 	now := time.Now()
 	tests := []struct {
 		name   string
 		server *tls.Config
 		roots  *x509.CertPool
+		says   string
 	}{
-		{"another host", &tls.Config{Certificates: ca.issue(t, "another.okta.test", nil, now.Add(time.Hour))}, ca.pool()},
-		{"unknown CA", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour))}, other.pool()},
-		{"no CA of the system", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour))}, nil},
-		{"expired", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(-time.Minute))}, ca.pool()},
-		{"TLS 1.1", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour)), MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, ca.pool()},
-		{"asks for a certificate of ours", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour)), ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, ca.pool()},
+		{"another host", &tls.Config{Certificates: ca.issue(t, "another.okta.test", nil, now.Add(time.Hour))}, ca.pool(), "its certificate is for another host"},
+		{"unknown CA", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour))}, other.pool(), "its certificate is from an unknown authority"},
+		{"no CA of the system", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour))}, nil, "its certificate is from an unknown authority"},
+		{"expired", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(-time.Minute))}, ca.pool(), "its certificate has expired or is not valid yet"},
+		{"TLS 1.1", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour)), MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, ca.pool(), ended},
+		{"asks for a certificate of ours", &tls.Config{Certificates: ca.issue(t, "", loopback(), now.Add(time.Hour)), ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, ca.pool(), ended},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w, handled := tlsWorld(t, tt.server, tt.roots)
 			e := w.fails(t)
-			wantUntrusted(t, e)
+			wantUntrusted(t, e, tt.says)
 			if n := handled.Load(); n != 0 {
 				t.Errorf("%d requests reached the server", n)
 			}
@@ -59,14 +61,14 @@ func TestTLSFailsClosed(t *testing.T) {
 		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { handled.Add(1) }))
 		t.Cleanup(server.Close)
 		w := newClient(t, nil, on(strings.Replace(server.URL, "http://", "https://", 1)))
-		wantUntrusted(t, w.fails(t))
+		wantUntrusted(t, w.fails(t), "it speaks no TLS there: the port, or https://, may be wrong")
 		if n := handled.Load(); n != 0 {
 			t.Errorf("%d requests reached the server", n)
 		}
 	})
 }
 
-func wantUntrusted(t *testing.T, e *oauth.Error) {
+func wantUntrusted(t *testing.T, e *oauth.Error, cause string) {
 	t.Helper()
 	if e.Class != oauth.Unavailable || e.Reach != oauth.ReachServer || e.RetryAfter < time.Second || e.Upstream != nil {
 		t.Errorf("class %d, reach %d, retry after %v, upstream %+v: %v", e.Class, e.Reach, e.RetryAfter, e.Upstream, e)
@@ -75,6 +77,9 @@ func wantUntrusted(t *testing.T, e *oauth.Error) {
 		if !strings.Contains(e.Description, want) {
 			t.Errorf("no %q in: %s", want, e.Description)
 		}
+	}
+	if e.Err.Error() != cause {
+		t.Errorf("the cause is %q, want %q", e.Err, cause)
 	}
 }
 

@@ -67,7 +67,7 @@ func (f *failure) unanswered(who, setting, client string) (oauth.Class, string) 
 	case tooSlow:
 		return oauth.TimedOut, who + " did not answer in time: ask again; if this goes on, check the network and HTTPS_PROXY"
 	case untrusted:
-		return oauth.Unavailable, "the TLS connection to " + who + " is not to be trusted: check the certificate, and clients." + client + ".ca_file for a private CA"
+		return oauth.Unavailable, fmt.Sprintf("TLS with %s failed (%v): check the certificate, and clients.%s.ca_file for a private CA", who, f.err, client)
 	case unreachable:
 		return oauth.Unavailable, who + " cannot be reached: check " + setting + ", the network, DNS and HTTPS_PROXY"
 	}

@@ -66,15 +66,25 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// closedPort is where nobody listens.
-func closedPort(t *testing.T) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// A proxy on the way that does not connect is told from the upstream.
+func TestProxyOnTheWayRefuses(t *testing.T) {
+	forward := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusProxyAuthRequired)
+	}))
+	t.Cleanup(forward.Close)
+	r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}}
+	transport := newTransport(t)
+	transport.Proxy = http.ProxyURL(mustParse(t, forward.URL))
+	r.start("https://upstream.test", transport)
+	got := do(t, request(t, "GET", r.url+"/api", nil))
+	got.wantError(t, http.StatusServiceUnavailable, "temporarily_unavailable")
+	if !strings.Contains(r.log.String(), "the proxy answered status 407") {
+		t.Errorf("the log says %s", r.log)
 	}
-	listener.Close()
-	return "http://" + listener.Addr().String()
 }
+
+// closedPort is where nobody listens: port 1 is tcpmux's (RFC 1078).
+func closedPort(*testing.T) string { return "http://127.0.0.1:1" }
 
 // raw answers each request with these bytes, and closes.
 func raw(text string) func(*testing.T) string {

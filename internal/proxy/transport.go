@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"okta-token-broker/internal/oauth"
 )
 
 const (
@@ -24,6 +26,11 @@ const (
 	// maxIdle is how many connections to an upstream are kept.
 	maxIdle     = 256
 	idleTimeout = time.Minute
+	// A connection over which no more packets come fails its calls for as long as TCP
+	// keeps it, which is a quarter of an hour. So HTTP/2's health check asks, also
+	// between calls: after pingAfter without a frame, for an answer within pingTimeout.
+	pingAfter   = 10 * time.Second
+	pingTimeout = 5 * time.Second
 )
 
 // NewTransport returns what an Upstream is reached with. roots verify certificates.
@@ -40,10 +47,11 @@ func NewTransport(roots *x509.CertPool) *http.Transport {
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        idleTimeout,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		DisableCompression:     true, // what the caller did not ask for is not unpacked for it
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 			if answer.StatusCode != http.StatusOK {
-				return &proxyRefusal{answer.StatusCode}
+				return oauth.ProxyRefusal(answer.StatusCode)
 			}
 			return nil
 		},
