@@ -26,6 +26,7 @@ func TestAnswered(t *testing.T) {
 		token  string // with which the call is made again; empty: it is not
 		proof  string // with {ath}
 		learns []string
+		decode map[string]bool // what was learned of paths
 	}{
 		{name: "good", answer: Answer{Status: 200}},
 		{name: "good, with a nonce", answer: Answer{Status: 200, Nonce: "n1"}, learns: []string{"n1"}},
@@ -40,7 +41,8 @@ func TestAnswered(t *testing.T) {
 		{name: "nonce, final", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce", Final: true}, learns: []string{"n1"}},
 
 		{name: "proof", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "The DPoP proof JWT has already been used."}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
-		{name: "htu", url: escaped, answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}, token: "default 1 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=true ath={ath}"},
+		{name: "htu", url: escaped, answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}, token: "default 1 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=true ath={ath}", decode: map[string]bool{escaped: true}},
+		{name: "htu, final", url: escaped, answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid.", Final: true}, decode: map[string]bool{escaped: true}},
 		{name: "htu with nothing to decode", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}},
 		{name: "htu with nothing to decode but a query", url: url + "?a=%40", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}},
 
@@ -84,7 +86,9 @@ func TestAnswered(t *testing.T) {
 					t.Errorf("ok %t, token %q, proof %q; want %q, %q", ok, secret, next.Proof, tt.token, proof)
 				}
 				var learned []string
+				var decode map[string]bool
 				if tt.client != "off" {
+					decode = b.prover(tt.client).decode
 					for _, said := range b.prover(tt.client).nonces {
 						_, nonce, _ := strings.Cut(said, " ")
 						learned = append(learned, nonce)
@@ -92,6 +96,9 @@ func TestAnswered(t *testing.T) {
 				}
 				if diff := cmp.Diff(tt.learns, learned); diff != "" {
 					t.Errorf("nonces (-want +got)\n%s", diff)
+				}
+				if diff := cmp.Diff(tt.decode, decode); diff != "" {
+					t.Errorf("paths (-want +got)\n%s", diff)
 				}
 			})
 		})

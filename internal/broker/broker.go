@@ -66,7 +66,7 @@ type World struct {
 	// SignAny lets Sign serve client ids and audiences that are not configured.
 	SignAny bool
 
-	byID map[string][]*Client
+	byID map[string][]*Client // since it is in force
 }
 
 // Config is what a Broker needs.
@@ -143,9 +143,9 @@ func (b *Broker) Forgive(ring *keys.Ring) {
 // Close ends what happens in the background.
 func (b *Broker) Close() { b.tokens.Close() }
 
-// client finds a client by its name, or by a client_id that it alone has.
-func (b *Broker) client(name string) (*Client, error) {
-	world := b.world.Load()
+// Client finds a client by its name, or by a client_id that it alone has, in a World
+// that is or was in force. The error is an *oauth.Error.
+func (world *World) Client(name string) (*Client, error) {
 	if len(world.Clients) == 0 {
 		return nil, oauth.Fail(oauth.InvalidRequest, "no client is configured: set OKTA_CLIENT_ORGURL, OKTA_CLIENT_CLIENTID and OKTA_CLIENT_SCOPES, "+
 			"or clients.default.issuer, clients.default.client_id and clients.default.scopes in the configuration file")

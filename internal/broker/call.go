@@ -14,11 +14,13 @@ import (
 // Prover proves that a client holds the key which its tokens are bound to (RFC
 // 9449).
 type Prover interface {
-	// Proof makes a proof, for which it sets key and time, and the nonce where there
-	// is none. The error says what is wrong with method, URL or nonce.
-	Proof(ctx context.Context, proof dpop.Proof) (string, error)
+	// Proof makes a proof, for which it sets key and time, the nonce where there is
+	// none, and Decoded.
+	Proof(ctx context.Context, proof *dpop.Proof) (string, error)
 	// Nonce takes up what the server of a URL wants in the next proofs.
 	Nonce(url, nonce string)
+	// Decode takes up whether the server of a URL compares with the decoded path.
+	Decode(url string, decoded bool)
 }
 
 // CallRequest is a call to a resource server that a caller wants to make, or to have
@@ -41,6 +43,8 @@ type Credentials struct {
 	Token oauth.Token
 	// Proof goes into the DPoP header. Empty: there is none.
 	Proof string
+
+	decoded bool // that is the form of the path in Proof
 }
 
 // Answer is what a resource server said of the credentials. Error and Description
@@ -85,10 +89,13 @@ func (b *Broker) authorize(ctx context.Context, who caller.Caller, req CallReque
 		if err := client.mayCall(req.URL); err != nil {
 			return Credentials{}, err
 		}
+		if err := (dpop.Proof{Method: req.Method, URL: req.URL, Nonce: req.Nonce}).Check(); err != nil { // also where there is none to make
+			return Credentials{}, oauth.Fail(oauth.InvalidRequest, err.Error())
+		}
 		token, err := b.tokens.Get(ctx, key, Want{})
 		switch {
 		case err == nil:
-			return client.credentials(ctx, req, token, false)
+			return client.credentials(ctx, req, token)
 		case oauth.ClassOf(err) != oauth.UnknownClient || b.world.Load() == world:
 			return Credentials{}, err
 		}
@@ -116,22 +123,20 @@ func withoutQuery(raw string) string {
 	return raw
 }
 
-// credentials adds the proof that a token needs. decoded is for servers that compare
-// the decoded path.
-func (c *Client) credentials(ctx context.Context, req CallRequest, token oauth.Token, decoded bool) (Credentials, error) {
+// credentials adds the proof that a token needs.
+func (c *Client) credentials(ctx context.Context, req CallRequest, token oauth.Token) (Credentials, error) {
 	if token.Type != oauth.DPoP {
 		return Credentials{Token: token}, nil
 	}
-	proof, err := c.Prover.Proof(ctx, dpop.Proof{
-		Method: req.Method, URL: req.URL, Nonce: req.Nonce, Decoded: decoded, TokenHash: dpop.TokenHash(token.Access.Reveal()),
-	})
+	proof := dpop.Proof{Method: req.Method, URL: req.URL, Nonce: req.Nonce, TokenHash: dpop.TokenHash(token.Access.Reveal())}
+	signed, err := c.Prover.Proof(ctx, &proof)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Credentials{}, ctx.Err()
 	case err != nil:
-		return Credentials{}, oauth.Fail(oauth.InvalidRequest, err.Error())
+		return Credentials{}, &oauth.Error{Class: oauth.Internal, Description: "the DPoP proof could not be signed; the broker's log has the reason", Err: err}
 	}
-	return Credentials{token, proof}, nil
+	return Credentials{token, signed, proof.Decoded}, nil
 }
 
 // Answered tells what a resource server said of a call's credentials, and asks
@@ -145,14 +150,18 @@ func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallReques
 	if err != nil || client.mayCall(req.URL) != nil {
 		return Credentials{}, false
 	}
+	ofProof := had.Proof != "" && (answer.Error == "use_dpop_nonce" || answer.Error == "invalid_dpop_proof")
+	ofPath := ofProof && strings.Contains(answer.Description, "htu")
 	if client.Prover != nil {
 		client.Prover.Nonce(req.URL, answer.Nonce)
+		if ofPath && strings.Contains(withoutQuery(req.URL), "%") {
+			client.Prover.Decode(req.URL, !had.decoded)
+		}
 	}
 	if answer.Final {
 		return Credentials{}, false
 	}
-	token, decoded := had.Token, false
-	ofProof := had.Proof != "" && (answer.Error == "use_dpop_nonce" || answer.Error == "invalid_dpop_proof")
+	token := had.Token
 	switch {
 	case ofProof && had.Token.JKT == client.JKT && answer.Error == "use_dpop_nonce":
 		if !dpop.ValidNonce(answer.Nonce) {
@@ -160,8 +169,7 @@ func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallReques
 		}
 		req.Nonce = answer.Nonce
 	case ofProof && had.Token.JKT == client.JKT:
-		decoded = strings.Contains(answer.Description, "htu")
-		if decoded && !strings.Contains(withoutQuery(req.URL), "%") {
+		if ofPath && !strings.Contains(withoutQuery(req.URL), "%") {
 			return Credentials{}, false // there is nothing to decode
 		}
 	case ofProof, answer.Status == statusUnauthorized:
@@ -173,11 +181,11 @@ func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallReques
 	default:
 		return Credentials{}, false
 	}
-	next, err = client.credentials(ctx, req, token, decoded)
+	next, err = client.credentials(ctx, req, token)
 	return next, err == nil
 }
 
-// statusUnauthorized is HTTP's 401, which is all that this package knows of HTTP.
+// statusUnauthorized is net/http's, which is for packages that speak HTTP.
 const statusUnauthorized = 401
 
 // Target is where the calls of a client go.
@@ -201,7 +209,7 @@ func (b *Broker) Target(who caller.Caller, client, resource string) (Target, err
 		return Target{}, oauth.Fail(oauth.InvalidRequest, "no such resource is configured: see clients."+of.Name+".resources")
 	case resource != "":
 		base := of.Resources[resource]
-		return Target{of.Name, base, of.Org != "" && within(base, of.Org)}, nil
+		return Target{of.Name, base, of.Org != "" && Within(base, of.Org)}, nil
 	case of.Org == "":
 		return Target{}, oauth.Fail(oauth.InvalidRequest, "the issuer of client "+of.Name+" is not an Okta org, so where calls go is not known: name one of its resources (clients."+of.Name+".resources) as ~NAME")
 	}
@@ -222,20 +230,20 @@ func checkMethod(method string) error {
 // below one of its resources.
 func (c *Client) mayCall(target string) error {
 	sent := withoutQuery(target)
-	if c.Org != "" && within(sent, c.Org) {
+	if c.Org != "" && Within(sent, c.Org) {
 		return CheckPath(sent[len(c.Org):], true)
 	}
 	for _, base := range c.Resources {
-		if within(sent, base) {
+		if Within(sent, base) {
 			return CheckPath(sent[len(base):], false)
 		}
 	}
 	return oauth.Fail(oauth.AccessDenied, "client "+c.Name+" may call its org (where its issuer is one) and what clients."+c.Name+".resources lists, and no other URL")
 }
 
-// within reports whether a URL is a base or below it. Both are as they are sent; a
+// Within reports whether a URL is a base or below it. Both are as they are sent; a
 // base has no slash at its end.
-func within(target, base string) bool {
+func Within(target, base string) bool {
 	rest, is := strings.CutPrefix(target, base)
 	return is && (rest == "" || rest[0] == '/')
 }

@@ -28,18 +28,17 @@ type prover struct {
 	mu     sync.Mutex
 	made   int
 	nonces []string // that it was told, with whose they are
+	decode map[string]bool
 }
 
-func (p *prover) Proof(ctx context.Context, proof dpop.Proof) (string, error) {
+func (p *prover) Proof(ctx context.Context, proof *dpop.Proof) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("signing: %w", err)
 	}
-	if proof.Method == "" {
-		return "", errors.New("the method must have 1 to 64 characters")
-	}
 	p.made++
+	proof.Decoded = p.decode[proof.URL]
 	nonce := proof.Nonce
 	if nonce == "" && len(p.nonces) > 0 {
 		_, nonce, _ = strings.Cut(p.nonces[len(p.nonces)-1], " ")
@@ -54,6 +53,12 @@ func (p *prover) Nonce(url, nonce string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.nonces = append(p.nonces, url+" "+nonce)
+}
+
+func (p *prover) Decode(url string, decoded bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.decode = map[string]bool{url: decoded}
 }
 
 // binding is a server whose tokens are bound, or not.
@@ -129,7 +134,11 @@ func TestAuthorize(t *testing.T) {
 		{"no URL", me, CallRequest{Client: "default", Method: "GET"}, "", "", oauth.AccessDenied, "no other URL"},
 		{"a method that echoes", me, CallRequest{Client: "default", Method: "trace", URL: users}, "", "", oauth.InvalidRequest, "the method is not called for anybody"},
 		{"a method of proxies", me, CallRequest{Client: "default", Method: "CONNECT", URL: users}, "", "", oauth.InvalidRequest, "the method is not called for anybody"},
-		{"no method", me, CallRequest{Client: "default", URL: users}, "", "", oauth.InvalidRequest, "the method must have"},
+		{"no method", me, CallRequest{Client: "default", URL: users}, "", "", oauth.InvalidRequest, "the method must be"},
+		{"no method, Bearer", me, CallRequest{Client: "bearer", URL: users}, "", "", oauth.InvalidRequest, "the method must be"},
+		{"a method that is none", me, CallRequest{Client: "bearer", Method: "GET ", URL: users}, "", "", oauth.InvalidRequest, "the method must be"},
+		{"a nonce that is none", me, CallRequest{Client: "bearer", Method: "GET", URL: users, Nonce: `"`}, "", "", oauth.InvalidRequest, "the nonce must be"},
+		{"a URL that is too long", me, CallRequest{Client: "bearer", Method: "GET", URL: acme + "/" + strings.Repeat("a", 8<<10)}, "", "", oauth.InvalidRequest, "the URL must have"},
 		{"scope that is too wide", me, CallRequest{Client: "default", Scope: "c", Method: "GET", URL: users}, "", "", oauth.InvalidScope, "clients.default.scopes"},
 		{"rotator", me, CallRequest{Client: "rotator", Method: "GET", URL: users}, "", "", oauth.AccessDenied, "serves no caller"},
 		{"unknown client", me, CallRequest{Client: "nobody", Method: "GET", URL: users}, "", "", oauth.UnknownClient, `"nobody"`},
@@ -143,8 +152,10 @@ func TestAuthorize(t *testing.T) {
 				if err == nil || oauth.ClassOf(err) != tt.class || !strings.Contains(err.Error(), tt.says) || got != (Credentials{}) {
 					t.Errorf("got %v, want class %d and %q", err, tt.class, tt.says)
 				}
-				if sold := b.world.Load().Clients["default"].Server.(*binding).sold.Load(); sold > 0 && tt.class != oauth.InvalidRequest {
-					t.Errorf("%d tokens were fetched for it", sold)
+				for name, client := range b.world.Load().Clients {
+					if sold := client.Server.(*binding).sold.Load(); sold > 0 {
+						t.Errorf("%d tokens of client %s were fetched for it", sold, name)
+					}
 				}
 				return
 			}

@@ -195,16 +195,32 @@ func TestRevokedTokenInAnOutage(t *testing.T) {
 	})
 }
 
-// A URL whose path is escaped is compared decoded by Okta.
-func TestCallOfAnEscapedPath(t *testing.T) {
+// Okta compares the decoded path. That is learned once for all calls, so that they
+// have their one repetition left for nonces.
+func TestCallsOfEscapedPaths(t *testing.T) {
+	const calls = 100
 	file := newFile(t)
 	synctest.Test(t, func(t *testing.T) {
 		b, fake := newBound(t, file)
 		c := &call{t: t, b: b, fake: fake}
-		c.gets(users) // learns the nonce
+		escaped := users + "/nobody%40acme.test"
+		if got := c.gets(escaped); got != http.StatusNotFound || c.sent != 2 {
+			t.Errorf("the first call was answered %d after %d requests, want 404 after 2", got, c.sent)
+		}
+		fake.SetNonceRefusal(2)
+		before := fake.Counters().NonceRefusals[fakeokta.Users]
 		c.sent = 0
-		if got := c.gets(users + "/nobody%40acme.test"); got != http.StatusNotFound || c.sent != 2 {
-			t.Errorf("answered %d after %d requests, want 404 after 2", got, c.sent)
+		for i := range calls {
+			url, want := escaped, http.StatusNotFound
+			if i%3 == 0 { // to which it makes no difference
+				url, want = users, http.StatusOK
+			}
+			if got := c.gets(url); got != want {
+				t.Fatalf("call %d was answered %d, want %d", i+1, got, want)
+			}
+		}
+		if refused := fake.Counters().NonceRefusals[fakeokta.Users] - before; refused < calls/4 || c.sent != calls+refused {
+			t.Errorf("%d requests for %d calls, %d nonces were refused", c.sent, calls, refused)
 		}
 	})
 }

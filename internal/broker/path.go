@@ -56,10 +56,13 @@ func checkSegments(path string, org bool) error {
 	first := true
 	for rest := path; rest != ""; {
 		segment, after := CutSegment(rest[1:])
-		name, _, _ := strings.Cut(segment, ";") // some servers drop what follows before they look
+		name := segment
+		if end := strings.IndexAny(segment, ";?#"); end >= 0 { // some servers drop what follows before they look
+			name = segment[:end]
+		}
 		switch {
 		case name == "" && (segment != "" || after != ""):
-			return refuse("has an empty segment")
+			return refuse("has an empty segment: there may be a slash too many where it begins or between its parts")
 		case name != "" && strings.Trim(name, ". ") == "": // some drop trailing dots and spaces
 			return refuse("has a segment of dots")
 		case org && first && isOAuth2(name):
@@ -117,6 +120,19 @@ func unHex(c byte) byte {
 
 func refuse(reason string) error {
 	return oauth.Fail(oauth.InvalidRequest, "the path "+reason)
+}
+
+// CutResource cuts the name of a resource off a path that begins with /~NAME. Of one
+// that does not, resource is empty. It refuses an empty name.
+func CutResource(path string) (resource, rest string, err error) {
+	after, named := strings.CutPrefix(path, "/~")
+	if !named {
+		return "", path, nil
+	}
+	if resource, rest = CutSegment(after); resource == "" {
+		return "", "", oauth.Fail(oauth.InvalidRequest, "a resource's name is missing after ~")
+	}
+	return resource, rest, nil
 }
 
 // CutSegment cuts a path in front of its first slash.

@@ -72,7 +72,7 @@ func (b *Broker) tokenKey(who caller.Caller, req TokenRequest) (*Client, tokens.
 	if !who.Known() {
 		return nil, tokens.Key{}, oauth.Fail(oauth.AccessDenied, "the caller is not known")
 	}
-	client, err := b.client(req.Client)
+	client, err := b.world.Load().Client(req.Client)
 	if err != nil {
 		return nil, tokens.Key{}, err
 	}

@@ -60,10 +60,7 @@ func Sign(ctx context.Context, signer Signer, p Proof) (string, error) {
 }
 
 func sign(ctx context.Context, signer Signer, p Proof) (string, error) {
-	if err := checkMethod(p.Method); err != nil {
-		return "", err
-	}
-	htu, err := targetURI(p.URL, p.Decoded)
+	htu, err := p.check()
 	if err != nil {
 		return "", err
 	}
@@ -78,15 +75,29 @@ func sign(ctx context.Context, signer Signer, p Proof) (string, error) {
 		"jti": rand.Text(), // over 128 bits
 	}
 	if p.Nonce != "" {
-		if !ValidNonce(p.Nonce) {
-			return "", errors.New("the nonce has characters that none may have (RFC 9449 section 8.1), or is too long")
-		}
 		claims["nonce"] = p.Nonce
 	}
 	if p.TokenHash != "" {
 		claims["ath"] = p.TokenHash
 	}
 	return signer.Sign(ctx, header, claims)
+}
+
+// Check says what is wrong with method, URL or nonce, which are a caller's to choose.
+func (p Proof) Check() error {
+	_, err := p.check()
+	return err
+}
+
+// check returns the htu.
+func (p Proof) check() (string, error) {
+	if err := checkMethod(p.Method); err != nil {
+		return "", err
+	}
+	if p.Nonce != "" && !ValidNonce(p.Nonce) {
+		return "", errors.New("the nonce must be what the server sent in DPoP-Nonce")
+	}
+	return targetURI(p.URL, p.Decoded)
 }
 
 // maxNonce bounds a nonce, in bytes. Okta's have under 100.
@@ -105,13 +116,11 @@ const maxMethod = 64
 
 // checkMethod takes a token of RFC 9110 section 5.6.2.
 func checkMethod(method string) error {
-	if method == "" || len(method) > maxMethod {
-		return fmt.Errorf("the method must have 1 to %d characters", maxMethod)
-	}
-	for _, c := range []byte(method) {
-		if !isAlphanumeric(c) && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return errors.New("the method is not a token of RFC 9110")
-		}
+	isToken := !strings.ContainsFunc(method, func(r rune) bool {
+		return r > '~' || !isAlphanumeric(byte(r)) && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	})
+	if method == "" || len(method) > maxMethod || !isToken {
+		return errors.New("the method must be one of HTTP, such as GET")
 	}
 	return nil
 }

@@ -178,7 +178,7 @@ func TestDPoPRefuses(t *testing.T) {
 			{call(issuer + "//oauth2"), 400, "empty segment"},
 			{call(issuer + "/api%2foauth2"), 400, "encoded slash"},
 			{call(issuer + "/api/%zz"), 400, "percent-encoded"},
-			{call(issuer + "/api#%zz"), 400, "percent-encoded"},
+			{call(issuer + "/api#%zz"), 400, "malformed"},
 			{call(issuer+"/api/v1/users") + "x", 400, "one JSON object"},
 			{call(issuer+"/api/v1/users") + "{}", 400, "one JSON object"},
 			{`{"method":"GET","method":"PUT","url":"` + issuer + `/api"}`, 400, "each once"},

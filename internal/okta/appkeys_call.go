@@ -86,7 +86,7 @@ func (op *operation) send(caller context.Context, method, target string, body []
 	req.Header.Set("Authorization", op.token.Type+" "+token)
 	check := &checker{server: rotator.cfg.Server, secrets: asSent(token)}
 	if op.token.Type == oauth.DPoP {
-		proof, err := rotator.Proof(ctx, dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)})
+		proof, err := rotator.Proof(ctx, &dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)})
 		if err != nil {
 			return nil, &failure{kind: signing, err: err}
 		}

@@ -195,7 +195,7 @@ func TestNoncesOfWhom(t *testing.T) {
 	// proof is one for a call of a resource.
 	proof := func(url, nonce string) string {
 		t.Helper()
-		made, err := w.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: url, Nonce: nonce, TokenHash: dpop.TokenHash("t")})
+		made, err := w.client.Proof(t.Context(), &dpop.Proof{Method: "GET", URL: url, Nonce: nonce, TokenHash: dpop.TokenHash("t")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,18 +33,30 @@ func (c *Client) proves(try try) bool {
 }
 
 // Proof makes a DPoP proof for a call with a token of the client. It sets key and
-// time, and where there is no nonce the newest that is known of the server. The
-// error says what is wrong with the method, the URL or the nonce.
-func (c *Client) Proof(ctx context.Context, proof dpop.Proof) (string, error) {
+// time, where there is no nonce the newest that is known of the server, and Decoded
+// as the server wants it. It fails as dpop.Sign does.
+func (c *Client) Proof(ctx context.Context, proof *dpop.Proof) (string, error) {
+	server, whom := c.cfg.Server, originOf(proof.URL)
 	if proof.Nonce == "" {
-		proof.Nonce = c.cfg.Server.nonces.of(originOf(proof.URL))
+		proof.Nonce = server.nonces.of(whom)
 	}
-	return c.prove(ctx, proof)
+	_, proof.Decoded = server.decoding.Load(whom)
+	return c.prove(ctx, *proof)
 }
 
 // Nonce takes up what a resource server wants in the next proofs (RFC 9449 section
 // 9). One that cannot be a nonce changes nothing.
 func (c *Client) Nonce(url, nonce string) { c.cfg.Server.nonces.learn(originOf(url), nonce) }
+
+// Decode takes up whether a resource server compares a proof's htu with the decoded
+// path, as Okta does. Until it is known the path stands there as it is sent.
+func (c *Client) Decode(url string, decoded bool) {
+	if whom := originOf(url); decoded {
+		c.cfg.Server.decoding.Store(whom, true)
+	} else {
+		c.cfg.Server.decoding.Delete(whom)
+	}
+}
 
 // prove signs a proof with the client's DPoP key.
 func (c *Client) prove(ctx context.Context, p dpop.Proof) (string, error) {
@@ -58,9 +70,9 @@ func (c *Client) prove(ctx context.Context, p dpop.Proof) (string, error) {
 // of the resource at the same origin.
 const tokenRequests = ""
 
-// mostNonces bounds the origins of which a nonce is kept: they are those of the
-// configuration.
-const mostNonces = 64
+// mostNonces bounds the origins of which a nonce is kept. Those of a configuration
+// are fewer.
+const mostNonces = 4096
 
 // nonces are the newest that servers gave. The zero nonces are ready.
 type nonces struct {

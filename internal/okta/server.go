@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"okta-token-broker/internal/oauth"
@@ -61,6 +62,7 @@ type Server struct {
 	clock     *clock
 	gate      *gate
 	nonces    *nonces
+	decoding  *sync.Map // has the origins that compare a proof's htu with the decoded path
 }
 
 // NewServer makes a Server. It sends nothing.
@@ -76,9 +78,10 @@ func NewServer(cfg ServerConfig) *Server {
 		clock:     &clock{},
 		gate:      &gate{},
 		nonces:    &nonces{},
+		decoding:  &sync.Map{},
 	}
 	if cfg.Like != nil {
-		s.clock, s.gate, s.nonces = cfg.Like.clock, cfg.Like.gate, cfg.Like.nonces
+		s.clock, s.gate, s.nonces, s.decoding = cfg.Like.clock, cfg.Like.gate, cfg.Like.nonces, cfg.Like.decoding
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -40,7 +40,7 @@ func Do(b Broker, who caller.Caller, call broker.CallRequest, transport http.Rou
 	if resp, err = e.send(req); err != nil {
 		return nil, err
 	}
-	if answer, _ = answerOf(resp); answer.Nonce != "" {
+	if answer, matters = answerOf(resp); matters {
 		answer.Final = true
 		b.Answered(ctx, who, call, e.credentials, answer)
 	}
