@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/http/httpguts"
 
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
@@ -60,6 +61,9 @@ slash is at the org, or, with /~NAME/, at that resource. Redirects are not follo
 }
 
 func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) error {
+	if !httpguts.ValidHeaderFieldName(curlMethod(flags)) { // both are tokens (RFC 9110 section 5.6.2)
+		return usagef("-X takes a method, such as GET")
+	}
 	header, err := curlHeader(flags)
 	if err != nil {
 		return err
@@ -68,30 +72,35 @@ func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) err
 	if err != nil {
 		return err
 	}
-	flags.client = cmp.Or(flags.client, config.DefaultClient)
 	cfg, world, b, err := opts.assemble(cmd)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	transport, err := transportOf(cfg, flags.client)
+	client, err := world.Client(cmp.Or(flags.client, config.DefaultClient))
 	if err != nil {
 		return err
 	}
+	roots, _, err := rootsOf(cfg.Clients[client.Name])
+	if err != nil {
+		return err
+	}
+	transport := proxy.NewTransport(roots)
 	defer transport.CloseIdleConnections()
+	defer storeProof(cmd.Context(), world, client) // a token may be had though the call failed
+	var failed []error // one does not keep the others from being called
 	for _, word := range urls {
-		url, err := curlURL(b, flags.client, word)
+		url, err := curlURL(b, client.Name, word)
 		if err != nil {
 			return err
 		}
 		c := curlCall{broker: b, header: header, body: body, transport: transport}
-		c.request = broker.CallRequest{Client: flags.client, Scope: scopeFlag(flags.scope), Method: curlMethod(flags), URL: url}
+		c.request = broker.CallRequest{Client: client.Name, Scope: scopeFlag(flags.scope), Method: curlMethod(flags), URL: url}
 		if err := c.print(cmd, flags); err != nil {
-			return err
+			failed = append(failed, fmt.Errorf("calling %s: %w", word, err))
 		}
 	}
-	storeProof(cmd.Context(), world, flags.client)
-	return nil
+	return errors.Join(failed...)
 }
 
 // curlURL returns the URL that a word means: as in the proxy's paths, one that begins
@@ -100,26 +109,12 @@ func curlURL(b *broker.Broker, client, word string) (string, error) {
 	if !strings.HasPrefix(word, "/") {
 		return word, nil
 	}
-	resource := ""
-	if name, isNamed := strings.CutPrefix(word, "/~"); isNamed {
-		if resource, word = broker.CutSegment(name); resource == "" {
-			return "", usagef("a resource's name is missing after ~")
-		}
+	resource, rest, err := broker.CutResource(word)
+	if err != nil {
+		return "", usagef("%v", err)
 	}
 	target, err := b.Target(commandLine(), client, resource)
-	return target.URL + word, err
-}
-
-// transportOf reaches the servers of a client, which goes by its name or client_id.
-func transportOf(cfg config.Config, name string) (*http.Transport, error) {
-	client, named := cfg.Clients[name]
-	for _, other := range cfg.Clients {
-		if !named && other.ClientID == name {
-			client = other
-		}
-	}
-	roots, _, err := rootsOf(client)
-	return proxy.NewTransport(roots), err
+	return target.URL + rest, err
 }
 
 // curlCall is a call that is made here, and not by a proxy for somebody.
@@ -135,7 +130,7 @@ type curlCall struct {
 func (c *curlCall) print(cmd *cobra.Command, flags curlFlags) error {
 	resp, err := c.make(cmd.Context())
 	if err != nil {
-		return fmt.Errorf("calling: %w", err)
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	out := cmd.OutOrStdout()
@@ -191,7 +186,7 @@ func curlHeader(flags curlFlags) (http.Header, error) {
 		name, value, ok := strings.Cut(line, ":")
 		name = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))
 		switch {
-		case !ok || name == "":
+		case !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value):
 			return nil, usagef("-H takes 'Name: value'")
 		case name == "Authorization", name == "Dpop", name == "Host":
 			return nil, usagef("-H %s: the broker sets it", name)

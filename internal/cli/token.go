@@ -11,12 +11,11 @@ import (
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/httpapi"
-	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/rotation"
 )
 
 func newToken(opts *options) *cobra.Command {
-	var client, scope string
+	var name, scope string
 	output := oneOf("json", "token", "header")
 	cmd := &cobra.Command{
 		Use:   "token",
@@ -26,13 +25,16 @@ func newToken(opts *options) *cobra.Command {
   curl -H "$(okta-token-broker token --output header)" https://acme.okta.com/api/v1/users`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client = cmp.Or(client, config.DefaultClient)
 			_, world, b, err := opts.assemble(cmd)
 			if err != nil {
 				return err
 			}
 			defer b.Close()
-			token, err := b.Token(cmd.Context(), commandLine(), broker.TokenRequest{Client: client, Scope: scopeFlag(scope)})
+			client, err := world.Client(cmp.Or(name, config.DefaultClient))
+			if err != nil {
+				return fmt.Errorf("getting a token: %w", err)
+			}
+			token, err := b.Token(cmd.Context(), commandLine(), broker.TokenRequest{Client: client.Name, Scope: scopeFlag(scope)})
 			if err != nil {
 				return fmt.Errorf("getting a token: %w", err)
 			}
@@ -55,7 +57,7 @@ func newToken(opts *options) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&client, "client", config.DefaultClient, "the client's name in the configuration")
+	cmd.Flags().StringVar(&name, "client", config.DefaultClient, "the client's name in the configuration")
 	cmd.Flags().StringVar(&scope, "scope", "", "scopes, by comma or space (default: all of the client's)")
 	output.flag(cmd)
 	complete(cmd, "client", opts, clientNames)
@@ -64,22 +66,20 @@ func newToken(opts *options) *cobra.Command {
 
 // storeProof stores that the key which a client's token was bought under is proven,
 // if the client has its ring for itself: of others this process has not heard.
-func storeProof(ctx context.Context, world *broker.World, client string) {
-	rings := map[*keys.Ring]int{}
-	var asked *broker.Client
-	for _, c := range world.Clients {
-		if rings[c.Ring]++; c.Name == client || c.ID == client {
-			asked = c
+func storeProof(ctx context.Context, world *broker.World, client *broker.Client) {
+	for _, other := range world.Clients {
+		if other != client && other.Ring == client.Ring {
+			return
 		}
 	}
-	server, ok := asked.Server.(rotation.Server)
-	if !ok || rings[asked.Ring] > 1 {
+	server, ok := client.Server.(rotation.Server)
+	if !ok {
 		return
 	}
-	for _, key := range asked.Ring.Keys() {
+	for _, key := range client.Ring.Keys() {
 		if server.Works(key) {
-			asked.Ring.Prove(key)
-			asked.Ring.Refresh(ctx)
+			client.Ring.Prove(key)
+			client.Ring.Refresh(ctx)
 		}
 	}
 }

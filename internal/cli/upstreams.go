@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 
 	"okta-token-broker/internal/broker"
@@ -64,7 +63,7 @@ func (u *upstreams) routes(cfg config.Config) (routes, error) {
 			next.by[broker.Target{Client: name, URL: org, Org: true}] = &proxy.Upstream{Base: mustParse(org), Org: true, Transport: transport}
 		}
 		for _, resource := range client.Resources {
-			inOrg := org != "" && (resource == org || strings.HasPrefix(resource, org+"/"))
+			inOrg := org != "" && broker.Within(resource, org)
 			next.by[broker.Target{Client: name, URL: resource, Org: inOrg}] = &proxy.Upstream{Base: mustParse(resource), Org: inOrg, Transport: transport}
 		}
 	}

@@ -89,6 +89,27 @@ func TestResourceOfACustomServer(t *testing.T) {
 	}
 }
 
+// A broker that asks itself would not get an answer. By another port, or where a
+// listener is off, it is somebody else.
+func TestOwnAddresses(t *testing.T) {
+	const file = "health_listen: :5001\nproxy_listen: {localhost:80: default}\nclients:\n default: {issuer: 'ISSUER', client_id: c, resources: {api: 'API'}}\n"
+	for _, tt := range []struct {
+		issuer, api string
+		want        []string // none: it is taken
+	}{
+		{issuer: "http://127.0.0.1:5000", api: "http://localhost", want: []string{":4: clients.default.issuer: is an address of this broker", ":4: clients.default.resources.api: is an address of this broker"}},
+		{issuer: "http://[::1]:80", api: "http://127.0.0.1:5001/x", want: []string{":4: clients.default.issuer: is an", ":4: clients.default.resources.api: is an"}},
+		{issuer: "https://localhost:5000", api: "http://127.0.0.1:5002"},
+	} {
+		text := strings.NewReplacer("ISSUER", tt.issuer, "API", tt.api).Replace(file)
+		if tt.want != nil {
+			wantProblems(t, text, nil, tt.want)
+		} else if _, err := load(t, text, nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestManyResources(t *testing.T) {
 	file := func(count int) string {
 		text := "clients:\n default:\n  issuer: https://acme.okta.com\n  client_id: c\n  resources:\n"

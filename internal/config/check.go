@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -21,7 +22,7 @@ import (
 // check finds what is wrong with a configuration, wherever its values came
 // from, as origins says, and what may not work as it is meant.
 func check(cfg Config, origins map[string]origin) (wrong, doubtful problems) {
-	c := checker{origins: origins}
+	c := checker{origins: origins, listening: cfg.listeners()}
 	c.listeners(cfg)
 	for i, host := range cfg.Hosts {
 		if !regexp.MustCompile(`^[A-Za-z0-9.:-]+$`).MatchString(host) || strings.Count(host, ":") == 1 {
@@ -66,6 +67,8 @@ type checker struct {
 	found   problems
 	doubts  problems
 	origins map[string]origin
+
+	listening []listener
 }
 
 func (c *checker) addf(path, format string, args ...any) {
@@ -95,15 +98,7 @@ func (c *checker) later(path string, isSet bool, hint string) {
 }
 
 func (c *checker) listeners(cfg Config) {
-	type listener struct {
-		path, address string
-		public        bool
-	}
-	all := []listener{{path: "listen", address: cfg.Listen}, {"health_listen", cfg.HealthListen, true}, {"jwks_listen", cfg.JWKSListen, true}}
-	for _, address := range slices.Sorted(maps.Keys(cfg.ProxyListen)) {
-		all = append(all, listener{path: "proxy_listen." + address, address: address})
-		c.proxied("proxy_listen."+address, cfg.ProxyListen[address], cfg)
-	}
+	all := cfg.listeners()
 	for i, l := range all {
 		if l.address == "" && l.public {
 			continue
@@ -118,7 +113,24 @@ func (c *checker) listeners(cfg Config) {
 			}
 		}
 	}
+	for address, client := range cfg.ProxyListen {
+		c.proxied("proxy_listen."+address, client, cfg)
+	}
 	c.later("admin_listen", cfg.AdminListen != "", "leave it empty")
+}
+
+type listener struct {
+	path, address string
+	public        bool
+}
+
+// listeners lists them all, also those that are off.
+func (cfg Config) listeners() []listener {
+	all := []listener{{path: "listen", address: cfg.Listen}, {"health_listen", cfg.HealthListen, true}, {"jwks_listen", cfg.JWKSListen, true}}
+	for _, address := range slices.Sorted(maps.Keys(cfg.ProxyListen)) {
+		all = append(all, listener{path: "proxy_listen." + address, address: address})
+	}
+	return all
 }
 
 // isPrivate reports whether an address, if it is one, is of this machine alone.
@@ -282,6 +294,10 @@ func (c *checker) url(path, value string) *url.URL {
 		c.addf(path, "must begin with https:// (http:// is for loopback alone)")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		c.addf(path, "must not have a user, a query or a fragment")
+	case u.Scheme == "http" && slices.ContainsFunc(c.listening, func(l listener) bool {
+		return l.address != "" && sameAddress(l.address, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+	}):
+		c.addf(path, "is an address of this broker, which would ask itself")
 	default:
 		return u
 	}
