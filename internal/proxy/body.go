@@ -66,6 +66,18 @@ func (b *body) again() (io.ReadCloser, error) {
 	return b.current, nil
 }
 
+// forget lets go of what is kept: no attempt follows. What is not read yet stays.
+func (b *body) forget() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost = true; b.current.at == len(b.kept) {
+		b.kept, b.current.at = nil, 0
+	}
+}
+
 // failed reports whether the caller did not send all of the body.
 func (b *body) failed() bool {
 	if b == nil {

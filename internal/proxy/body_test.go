@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,10 +96,23 @@ func TestAttemptThatReadsOn(t *testing.T) {
 	}
 }
 
-// A length that a caller only announces takes no memory.
-func TestAnnouncedBody(t *testing.T) {
-	b := newBody(http.NoBody, maxKept, http.NewResponseController(httptest.NewRecorder()))
-	if held := cap(b.kept); held > 0 {
-		t.Errorf("%d bytes are held for a body of which nothing came", held)
+// Once the answer is there, what was kept is let go, and what the upstream has not
+// read yet is still there for it.
+func TestForgottenBody(t *testing.T) {
+	sent := strings.Repeat("x", 1<<10)
+	b := newBody(strings.NewReader(sent), -1, http.NewResponseController(httptest.NewRecorder()))
+	first := b.first()
+	if _, err := io.ReadFull(first, make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	b.forget()
+	if _, err := b.again(); !errors.Is(err, errNotKept) {
+		t.Errorf("it can be sent again: %v", err)
+	}
+	if rest, err := io.ReadAll(first); err != nil || string(rest) != sent[100:] {
+		t.Errorf("the rest is %d bytes, %v; want %d", len(rest), err, len(sent)-100)
+	}
+	if len(b.kept) > 0 {
+		t.Errorf("%d bytes are kept", len(b.kept))
 	}
 }

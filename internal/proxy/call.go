@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -23,32 +25,26 @@ type call struct {
 	resource string // its name. Empty: the client's org
 	here     string // the path of the proxy that stands for the upstream's base
 	request  broker.CallRequest
-	path     string // on the wire, at the upstream
-	decoded  string
-	body     *body // nil: there is none
+	target   url.URL // without the query
+	body     *body   // nil: there is none
 	writer   *patientWriter
-	control  *http.ResponseController
 	reverse  httputil.ReverseProxy
 }
 
 // aim finds where the call goes, and refuses a path that could lead elsewhere.
 func (c *call) aim(client, rest string) error {
 	base := c.upstream.Base
-	c.path = strings.TrimSuffix(base.EscapedPath(), "/") + rest
-	if err := broker.CheckPath(rest, false); err != nil {
+	path := strings.TrimSuffix(base.EscapedPath(), "/") + rest
+	if err := broker.CheckPath(path, c.upstream.Org); err != nil {
 		return err
 	}
-	if err := broker.CheckPath(c.path, c.upstream.Org); err != nil {
-		return err
-	}
-	if c.path == "" {
-		c.path = "/"
-	}
-	var err error
-	if c.decoded, err = url.PathUnescape(c.path); err != nil {
+	path = cmp.Or(path, "/")
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
 		return oauth.Fail(oauth.InvalidRequest, "the path is malformed")
 	}
-	c.request = broker.CallRequest{Client: client, Method: c.in.Method, URL: base.Scheme + "://" + base.Host + c.path}
+	c.target = url.URL{Scheme: base.Scheme, Host: base.Host, Path: decoded, RawPath: path}
+	c.request = broker.CallRequest{Client: client, Method: c.in.Method, URL: base.Scheme + "://" + base.Host + path}
 	return nil
 }
 
@@ -56,15 +52,15 @@ func (c *call) aim(client, rest string) error {
 func (c *call) rewrite(r *httputil.ProxyRequest) {
 	out := r.Out
 	out.Host = "" // it is that of the URL
-	out.URL = &url.URL{
-		Scheme: c.upstream.Base.Scheme, Host: c.upstream.Base.Host, Path: c.decoded, RawPath: c.path,
-		// As it came: ReverseProxy mends it for proxies that look at it.
-		RawQuery: r.In.URL.RawQuery, ForceQuery: r.In.URL.ForceQuery,
-	}
+	to := c.target
+	// As it came: ReverseProxy mends it for proxies that look at it.
+	to.RawQuery, to.ForceQuery = r.In.URL.RawQuery, r.In.URL.ForceQuery
+	out.URL = &to
 	out.Trailer = nil // it would come past stripRequest
 	stripRequest(out.Header)
+	out.Header["Via"] = []string{strings.TrimPrefix(r.In.Proto, "HTTP/") + " " + c.proxy.id} // RFC 9110 section 7.6.3
 	if out.Body != nil {
-		c.body = newBody(out.Body, out.ContentLength, c.control)
+		c.body = newBody(out.Body, out.ContentLength, c.writer.control)
 		out.Body = c.body.first()
 		out.GetBody = c.body.again
 	}
@@ -87,17 +83,13 @@ func (c *call) RoundTrip(out *http.Request) (*http.Response, error) {
 
 // modify makes of the upstream's answer the caller's.
 func (c *call) modify(resp *http.Response) error {
+	c.body.forget()
 	stripAnswer(resp.Header)
 	c.endConnection(resp.Header)
 	resp.Header["X-Content-Type-Options"] = []string{"nosniff"}
-	links := resp.Header["Link"]
-	for i := range links {
-		links[i] = rewriteLinks(links[i], c.inward)
-	}
-	locations := resp.Header["Location"]
-	for i := range locations {
-		locations[i] = c.inward(locations[i])
-	}
+	c.rewriteURLs(resp.Header, "Link", rewriteLinks)
+	c.rewriteURLs(resp.Header, "Location", rewriteURL)
+	c.rewriteURLs(resp.Header, "Content-Location", rewriteURL)
 	switch {
 	case resp.ContentLength < 0:
 		resp.Body = &trailed{resp.Body, resp}
@@ -107,6 +99,20 @@ func (c *call) modify(resp *http.Response) error {
 		c.reverse.FlushInterval, c.writer.missing = 0, resp.ContentLength
 	}
 	return nil
+}
+
+// rewriteURLs rewrites the URLs in a header's fields of a name. What could lead into
+// the broker goes.
+func (c *call) rewriteURLs(header http.Header, name string, rewrite func(string, func(string) (string, bool)) string) {
+	var kept []string
+	for _, field := range header[name] {
+		if told := rewrite(field, c.inward); told != "" {
+			kept = append(kept, told)
+		}
+	}
+	if header[name] = kept; kept == nil {
+		delete(header, name)
+	}
 }
 
 // endConnection has the caller's connection end with this answer, unless all of the
@@ -127,37 +133,53 @@ type trailed struct {
 func (t *trailed) Close() error {
 	err := t.ReadCloser.Close()
 	stripAnswer(t.resp.Trailer)
+	for _, name := range []string{"Link", "Location", "Content-Location"} { // URLs that nobody has rewritten
+		delete(t.resp.Trailer, name)
+	}
 	return err
 }
 
 // inward returns what the caller is told in the place of a URL that the upstream gives.
-// Of one that the proxy serves it is the proxy's own. Any other is told in full, as the
-// upstream's: relative to the proxy it would lead into the broker, and so might one
-// with the broker's name.
-func (c *call) inward(ref string) string {
+// Of one that the proxy serves it is the proxy's own. Any other is told in full, and not
+// at all if it could lead into the broker, which speaks no TLS and goes by more names
+// than are known here. Nothing is told as the upstream wrote it: what is no URL to this
+// parser may be one to the caller's.
+func (c *call) inward(ref string) (told string, ok bool) {
 	u, err := url.Parse(ref)
-	if err != nil || u.Opaque != "" || ref == "" || ref[0] == '#' {
-		return ref
+	if err != nil {
+		return "", false
 	}
-	base := c.upstream.Base
-	u = (&url.URL{Scheme: base.Scheme, Host: base.Host, Path: c.decoded, RawPath: c.path}).ResolveReference(u)
-	if strings.EqualFold(u.Host, c.in.Host) {
-		u.Scheme, u.Host = base.Scheme, base.Host
+	asked, base := c.target, c.upstream.Base
+	asked.RawQuery = c.in.URL.RawQuery
+	u = asked.ResolveReference(u)
+	switch {
+	case u.User != nil: // RFC 9110 section 4.2.4
+	case sameOrigin(u, base):
+		if rest, served := c.serves(wirePath(u)); served {
+			u.Scheme, u.Host, u.Path, u.RawPath = "", "", "", ""
+			return c.origin() + c.here + rest + u.String(), true
+		}
+		ok = u.Scheme == "https" || !c.onSocket()
+	case u.Scheme == "https":
+		ok = u.Host != "" && !sameOrigin(u, &url.URL{Scheme: "https", Host: c.in.Host}) // which may be TLS by somebody else
+	default:
+		ok = u.Scheme != "http"
 	}
-	if !sameOrigin(u, base) {
-		return ref
-	}
-	path := wirePath(u)
-	rest, below := strings.CutPrefix(path, strings.TrimSuffix(base.EscapedPath(), "/"))
-	if !below || broker.CheckPath(rest, false) != nil || broker.CheckPath(path, c.upstream.Org) != nil ||
-		c.resource == "" && strings.HasPrefix(rest, "/~") { // which would be a resource's here
-		return u.String()
-	}
-	tail := ""
-	if i := strings.IndexAny(ref, "?#"); i >= 0 {
-		tail = ref[i:]
-	}
-	return c.origin() + c.here + rest + tail
+	return u.String(), ok
+}
+
+// serves finds where the proxy serves a path of the upstream.
+func (c *call) serves(path string) (rest string, ok bool) {
+	rest, below := strings.CutPrefix(path, strings.TrimSuffix(c.upstream.Base.EscapedPath(), "/"))
+	return rest, below && broker.CheckPath(rest, false) == nil && broker.CheckPath(path, c.upstream.Org) == nil &&
+		(c.resource != "" || !strings.HasPrefix(rest, "/~")) // which would be a resource's here
+}
+
+// onSocket reports whether the caller came by a Unix socket: whatever host a URL of
+// plain HTTP has, it leads there.
+func (c *call) onSocket() bool {
+	local, _ := c.in.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return local != nil && local.Network() == "unix"
 }
 
 // origin is where the caller sees the proxy. Without a Host it sees but a path.

@@ -5,11 +5,12 @@ import (
 	"strings"
 )
 
-// longestName is the longest of the names below, in bytes.
+// longestName bounds how much of a name is compared, in bytes. No name below is as
+// long.
 const longestName = 32
 
 // stripRequest takes out what a caller has no say in: credentials, what proxies
-// tell each other, and what would have an upstream see another host, path or
+// tell each other, and what would have an upstream see another method, host, path or
 // length than was sent. ReverseProxy has taken out the hop-by-hop fields.
 func stripRequest(header http.Header) {
 	var folded [longestName]byte
@@ -45,6 +46,7 @@ func isCallersNoBusiness(name []byte) bool {
 		"forwarded", "via", "client-ip", "true-client-ip", "cf-connecting-ip", "fastly-client-ip",
 		"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-originating-ip", "x-remote-ip", "x-remote-addr",
 		"x-host", "x-http-host-override", "x-original-host", "x-original-uri", "x-original-url", "x-rewrite-url",
+		"x-http-method", "x-http-method-override", "x-method-override",
 		"x-original-forwarded-for", "x-envoy-external-address", "x-envoy-original-path":
 		return true
 	}
@@ -61,7 +63,7 @@ func hasPrefix(name []byte, prefix string) bool {
 func stripAnswer(header http.Header) {
 	for name := range header {
 		switch name {
-		case "Set-Cookie", "Set-Cookie2", "Dpop-Nonce", "Alt-Svc", "Clear-Site-Data", "Strict-Transport-Security":
+		case "Set-Cookie", "Set-Cookie2", "Dpop-Nonce", "Alt-Svc", "Clear-Site-Data", "Refresh", "Strict-Transport-Security":
 			delete(header, name)
 		default:
 			if strings.HasPrefix(name, "Access-Control-") {

@@ -5,36 +5,58 @@ import (
 	"strings"
 )
 
-// rewriteLinks rewrites the URLs in a Link header field (RFC 8288 section 3), and
-// leaves the rest as it is.
-func rewriteLinks(field string, rewrite func(string) string) string {
-	var out strings.Builder
+// rewriteLinks rewrites the URLs in a Link header field (RFC 8288 section 3). A link
+// whose URL goes, goes, and so does what a client that splits at commas or brackets
+// would read in another way.
+func rewriteLinks(field string, rewrite func(string) (string, bool)) string {
+	var kept []string
+	for rest := field; ; {
+		rest = strings.TrimLeft(rest, " \t,")
+		target, after, isLink := strings.Cut(strings.TrimPrefix(rest, "<"), ">")
+		end := endOfLink(after)
+		if !isLink || rest[0] != '<' || end < 0 {
+			return strings.Join(kept, ", ")
+		}
+		told, ok := rewrite(target)
+		if ok && !strings.ContainsAny(after[:end], "<>") {
+			kept = append(kept, "<"+told+">"+after[:end])
+		}
+		rest = after[end:]
+	}
+}
+
+// endOfLink finds the end of a link's parameters. Where quotes are open there is none.
+func endOfLink(params string) int {
 	quoted := false
-	done := 0 // of field, this much is in out
-	for i := 0; i < len(field); i++ {
-		switch c := field[i]; {
+	for i := 0; i < len(params); i++ {
+		switch c := params[i]; {
 		case quoted && c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted
-		case !quoted && c == '<':
-			end := strings.IndexByte(field[i:], '>')
-			if end < 0 {
-				return out.String() + field[done:]
-			}
-			out.WriteString(field[done : i+1])
-			out.WriteString(rewrite(field[i+1 : i+end]))
-			i += end
-			done = i
+		case c == ',' && !quoted:
+			return i
 		}
 	}
-	return out.String() + field[done:]
+	if quoted {
+		return -1
+	}
+	return len(params)
+}
+
+// rewriteURL rewrites a header field that is a URL. Empty: it goes.
+func rewriteURL(field string, rewrite func(string) (string, bool)) string {
+	told, ok := rewrite(field)
+	if !ok {
+		return ""
+	}
+	return told
 }
 
 // sameOrigin reports whether u is at base's origin. Where u has no scheme, it is
 // base's (RFC 3986 section 4.2).
 func sameOrigin(u, base *url.URL) bool {
-	return (u.Scheme == "" || u.Scheme == base.Scheme) && u.User == nil &&
+	return (u.Scheme == "" || u.Scheme == base.Scheme) &&
 		strings.EqualFold(u.Hostname(), base.Hostname()) && port(u, base.Scheme) == port(base, base.Scheme)
 }
 

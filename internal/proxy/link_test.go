@@ -1,12 +1,17 @@
 package proxy_test
 
 import (
+	"context"
 	"crypto/tls"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -24,19 +29,26 @@ func TestLinks(t *testing.T) {
 		{"same scheme", "/api", `<//ORGHOST/api?x>;rel=next`, `<HERE/api?x>;rel=next`},
 		{"scheme and host in capitals", "/api", `<HTTP://ORGHOST/api>`, `<HERE/api>`},
 		{"root", "/api", `<ORG>, <ORG/>`, `<HERE>, <HERE/>`},
-		{"relative", "/api/v1/users", `<?after=x>; rel="next", <users?after=x>, <#part>`, `<HERE/api/v1/users?after=x>; rel="next", <HERE/api/v1/users?after=x>, <#part>`},
+		{"relative", "/api/v1/users?limit=1", `<?after=x>; rel="next", <users?after=x>, <#part>, <>`, `<HERE/api/v1/users?after=x>; rel="next", <HERE/api/v1/users?after=x>, <HERE/api/v1/users?limit=1#part>, <HERE/api/v1/users?limit=1>`},
 		{"relative, past the base", "/~api/users", `<../../../token>, <../other?x>, </oauth2/v1/token>`, `<ORG/token>, <ORG/other?x>, <ORG/oauth2/v1/token>`},
 		{"relative, to another client", "/~api/users", `<../../other/api>`, `<ORG/other/api>`},
-		{"the broker's own", "/~api/users", `<http://HEREHOST/token>, <//HEREHOST/base/x>`, `<ORG/token>, <HERE/~api/x>`},
+		{"the broker's own", "/~api/users", `<http://HEREHOST/token>, <//HEREHOST/base/x>, <http://me@HEREHOST/token>, <https://HEREHOST/token>, <https://me@HEREHOST/token>`, ``},
+		{"the broker's own, by other names", "/api", `<http://localhost:5000/token>, <http://127.1/token>, <http://2130706433/>, <http://[::1]:5000/>, <http://evil.test/>, <//%6cocalhost/token>`, ``},
+		{"the broker's own, for lenient clients", "/api", `</token#%>, </token?#%zz>, </%zz/../token>, <http:/token>, <http:token>, <http:///token>, <http:\\\\HEREHOST\\token>, <https:/token>, <HTTP:token>`, ``},
 		{"another host", "/api", `<https://evil.test/api>; rel="next"`, `<https://evil.test/api>; rel="next"`},
-		{"another port", "/api", `<http://127.0.0.1:1/api>; rel="next"`, `<http://127.0.0.1:1/api>; rel="next"`},
+		{"another host, as it is sent", "/api", `<HTTPS://evil.test:444/a%2Fb?c=%2F#d>, <https://me@evil.test>`, `<https://evil.test:444/a%2Fb?c=%2F#d>`},
+		{"another port", "/api", `<http://127.0.0.1:1/api>; rel="next"`, ``},
 		{"another scheme", "/api", `<https://ORGHOST/api>`, `<https://ORGHOST/api>`},
-		{"a host that begins the same", "/api", `<ORG.evil.test/api>`, `<ORG.evil.test/api>`},
-		{"a user", "/api", `<http://me@ORGHOST/api>`, `<http://me@ORGHOST/api>`},
+		{"a host that begins the same", "/api", `<ORG.evil.test/api>`, ``},
+		{"a user", "/api", `<http://me@ORGHOST/api>`, ``},
 		{"what the proxy does not serve", "/api", `<ORG/oauth2/v1/token>, <ORG/api//x>`, `<ORG/oauth2/v1/token>, <ORG/api//x>`},
-		{"in quotes", "/api", `<ORG/api>; title="<ORG/\"api>", <ORG/b>`, `<HERE/api>; title="<ORG/\"api>", <HERE/b>`},
-		{"not a URL", "/api", `<ht tp://%zz>, <mailto:me@ORGHOST>, <>`, `<ht tp://%zz>, <mailto:me@ORGHOST>, <>`},
-		{"not a link", "/api", `rel="next"; <ORG/api`, `rel="next"; <ORG/api`},
+		{"in quotes", "/api", `<ORG/api>; title="\", ORG/api", <ORG/b>`, `<HERE/api>; title="\", ORG/api", <HERE/b>`},
+		{"in quotes, what is a link to lenient clients", "/api", `<ORG/api>; title="x, </token>; rel=next", <ORG/b>`, `<HERE/b>`},
+		{"quotes that are open", "/api", `<ORG/a>, <ORG/api>; title="`, `<HERE/a>`},
+		{"quotes from a field before", "/api", `x", </token>; rel="next"`, ``},
+		{"not a URL", "/api", `<ht tp://%zz>, <mailto:me@ORGHOST>`, `<mailto:me@ORGHOST>`},
+		{"not a link", "/api", `rel="next"; <ORG/api`, ``},
+		{"not a link, behind one", "/api", `, ,<ORG/api>,, x <ORG/api>`, `<HERE/api>`},
 		{"fragment", "/api", `<ORG/api#a?b>`, `<HERE/api#a?b>`},
 		{"resource", "/~api/users", `<ORG/base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
 		{"path of a resource", "/~api/users", `</base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
@@ -59,8 +71,11 @@ func TestLinks(t *testing.T) {
 				req.Header.Set("X-Here", req.URL.Host)
 				got := do(t, req)
 				org := got.Header.Get("X-Origin")
-				want := strings.NewReplacer("ORGHOST", strings.TrimPrefix(org, "http://"), "ORG", org, "HERE", here).Replace(tt.want)
-				if diff := cmp.Diff([]string{want, "<https://evil.test/>; rel=other"}, got.Header["Link"]); diff != "" {
+				want := []string{"<https://evil.test/>; rel=other"}
+				if tt.want != "" {
+					want = []string{strings.NewReplacer("ORGHOST", strings.TrimPrefix(org, "http://"), "ORG", org, "HERE", here).Replace(tt.want), want[0]}
+				}
+				if diff := cmp.Diff(want, got.Header["Link"]); diff != "" {
 					t.Errorf("at %s (-want +got)\n%s", here, diff)
 				}
 			}
@@ -84,7 +99,8 @@ func TestRedirects(t *testing.T) {
 		"/api/v1/x":              r.url + "/api/v1/x",
 		"x":                      r.url + "/x",
 		"https://evil.test/":     "https://evil.test/",
-		"//evil.test/":           "//evil.test/",
+		"//evil.test/":           "",
+		"http://localhost/token": "",
 		"/oauth2/v1/authorize":   "ORG/oauth2/v1/authorize", // the broker has such a path, too
 		"https://127.0.0.1/api/": "https://127.0.0.1/api/",
 	} {
@@ -94,7 +110,7 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("a redirect to %s is %s to %s; want %s", to, got.Status, got.Header.Get("Location"), want)
 		}
 	}
-	if calls.Load() != 7 {
+	if calls.Load() != 8 {
 		t.Errorf("%d calls: a redirect was followed", calls.Load())
 	}
 }
@@ -121,5 +137,54 @@ func TestLinksForTheHostThatWasAsked(t *testing.T) {
 	resp.Body.Close()
 	if got, want := resp.Header.Get("Link"), "<"+server.URL+"/api>"; got != want {
 		t.Errorf("over TLS the link is %s; want %s", got, want)
+	}
+}
+
+// Whatever host a URL of plain HTTP has, a client of a Unix socket goes to the socket.
+func TestLinksOnASocket(t *testing.T) {
+	r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Link", "<http://"+req.Host+"/oauth2/v1/token>, </a/../b>, <http://evil.test/token>, <https://evil.test/>, </api>")
+	})
+	path := filepath.Join(t.TempDir(), "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: r.proxy.For("default"), ReadHeaderTimeout: time.Minute}}
+	server.Start()
+	t.Cleanup(server.Close)
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+	t.Cleanup(client.CloseIdleConnections)
+	resp, err := client.Do(request(t, "GET", "http://localhost/api", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got, want := resp.Header.Get("Link"), "<http://localhost/b>, <https://evil.test/>, <http://localhost/api>"; got != want {
+		t.Errorf("the links are %s; want %s", got, want)
+	}
+}
+
+// A trailer comes when the header, with its URLs, has gone.
+func TestLinksInATrailer(t *testing.T) {
+	r := newRig(t, &standIn{}, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "x")
+		_ = http.NewResponseController(w).Flush()
+		for _, name := range []string{"Link", "Location", "Content-Location", "Checksum"} {
+			w.Header().Set(http.TrailerPrefix+name, "</token>")
+		}
+	})
+	resp, err := http.DefaultClient.Do(request(t, "GET", r.url+"/api", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(http.Header{"Checksum": {"</token>"}}, resp.Trailer); diff != "" {
+		t.Errorf("trailer (-want +got)\n%s", diff)
 	}
 }

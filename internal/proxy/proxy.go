@@ -4,21 +4,14 @@
 //	/proxy/{client}/~{resource}/{path...}  to a resource of the client, by its name
 //
 // The caller chooses method, path, query, body and most of the header. Where the
-// request goes is configured, and what it carries is for the broker to say. What
-// could make an upstream see another path than was checked is refused, so a path
-// has to be in the form that leaves no doubt:
-//
-//   - no dot segments and no empty segments, also not in parts, encoded, encoded
-//     twice, or with parameters (;x) behind;
-//   - no encoded slash, backslash or control character, nor anything that is not
-//     UTF-8, at any depth of encoding;
-//   - only the characters that RFC 3986 has in a path.
-//
-// Any other path goes out byte for byte as it came in, and so does the query.
+// request goes is configured, and what it carries is for the broker to say, which
+// refuses a path that an upstream could take for another one (broker.CheckPath).
+// Path and query go out byte for byte as they came in.
 package proxy
 
 import (
 	"cmp"
+	"crypto/rand"
 	"io"
 	"log"
 	"log/slog"
@@ -55,6 +48,7 @@ type Proxy struct {
 	who       func(*http.Request) caller.Caller
 	error     func(http.ResponseWriter, *http.Request, error)
 	log       *slog.Logger
+	id        string // among the gateways that a request came through
 	silent    *log.Logger
 	buffers   *buffers
 }
@@ -63,6 +57,7 @@ type Proxy struct {
 func New(cfg Config) *Proxy {
 	p := &Proxy{
 		broker: cfg.Broker, upstreams: cfg.Upstreams, who: cfg.Who, error: cfg.Error, log: cfg.Log,
+		id:      "okta-token-broker-" + rand.Text()[:8],
 		silent:  log.New(io.Discard, "", 0),
 		buffers: &buffers{},
 	}
@@ -98,19 +93,16 @@ func (p *Proxy) For(client string) http.Handler {
 // serve makes a request of a client for its caller. here is the path of the
 // client's proxy, and rest what follows on it.
 func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, client, here, rest string) {
-	if err := checkRequest(r); err != nil {
+	if err := p.check(r); err != nil {
 		p.error(w, r, err)
 		return
 	}
-	resource := ""
-	if strings.HasPrefix(rest, "/~") {
-		segment, after := broker.CutSegment(rest[len("/"):])
-		here, rest, resource = here+"/"+segment, after, segment[len("~"):]
-		if resource == "" {
-			p.error(w, r, oauth.Fail(oauth.InvalidRequest, "a resource's name is missing after ~"))
-			return
-		}
+	resource, after, err := broker.CutResource(rest)
+	if err != nil {
+		p.error(w, r, err)
+		return
 	}
+	here, rest = here+strings.TrimSuffix(rest, after), after
 	who := p.who(r)
 	upstream, err := p.upstreams.Upstream(who, client, resource)
 	if err != nil {
@@ -125,14 +117,13 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, client, here, rest
 	c.serve(w)
 }
 
-// checkRequest refuses what a proxy must not pass on.
-func checkRequest(r *http.Request) error {
+// check refuses what a proxy must not pass on.
+func (p *Proxy) check(r *http.Request) error {
 	switch {
+	case slices.ContainsFunc(r.Header["Via"], func(value string) bool { return strings.Contains(value, p.id) }):
+		return oauth.Fail(oauth.InvalidRequest, "the call has come back: the issuer or a resource of the client leads to this broker")
 	case r.URL.Scheme != "" || r.URL.Host != "" || r.Method == http.MethodConnect:
 		return oauth.Fail(oauth.InvalidRequest, "the request target must be a path: this is not a forward proxy, and where requests go is configured")
-	case r.Method == http.MethodTrace || strings.EqualFold(r.Method, "TRACK"):
-		// Its answer would be the request, with the token (RFC 9110 section 9.3.8).
-		return oauth.Fail(oauth.InvalidRequest, "the method is not passed on")
 	case len(r.Header["Upgrade"]) > 0 || slices.ContainsFunc(r.Header["Connection"], namesUpgrade):
 		return oauth.Fail(oauth.InvalidRequest, "the proxy does not upgrade connections: ask for HTTP/1.1 without an Upgrade header (Java's HttpClient: version(HTTP_1_1))")
 	}
@@ -151,11 +142,10 @@ func namesUpgrade(value string) bool {
 // serve makes the request and passes the answer on.
 func (c *call) serve(w http.ResponseWriter) {
 	c.writer = newPatientWriter(w)
-	c.control = c.writer.control
 	if c.in.ContentLength != 0 {
 		// An upstream may answer while it reads: without this the server would read
 		// all of the body first.
-		_ = c.control.EnableFullDuplex()
+		_ = c.writer.control.EnableFullDuplex()
 	}
 	c.reverse = httputil.ReverseProxy{
 		Rewrite:        c.rewrite,
