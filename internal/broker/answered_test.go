@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,7 +22,9 @@ func TestAnswered(t *testing.T) {
 		name   string
 		who    caller.Caller
 		client string
+		scope  string
 		url    string // of the call
+		given  string // the nonce that the caller asked for
 		answer Answer
 		token  string // with which the call is made again; empty: it is not
 		proof  string // with {ath}
@@ -36,6 +39,7 @@ func TestAnswered(t *testing.T) {
 
 		{name: "nonce", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
 		{name: "nonce, 400", answer: Answer{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "nonce after another", given: "n0", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
 		{name: "nonce that does not come", answer: Answer{Status: 401, Error: "use_dpop_nonce"}},
 		{name: "nonce that is none", answer: Answer{Status: 401, Nonce: `"n1"`, Error: "use_dpop_nonce"}},
 		{name: "nonce, final", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce", Final: true}, learns: []string{"n1"}},
@@ -49,6 +53,7 @@ func TestAnswered(t *testing.T) {
 		{name: "token", answer: Answer{Status: 401, Error: "invalid_token"}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
 		{name: "token, and a nonce", answer: Answer{Status: 401, Nonce: "n1", Error: "invalid_token"}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
 		{name: "token, without words", answer: Answer{Status: 401}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "token of one scope", scope: "b", answer: Answer{Status: 401, Error: "invalid_token"}, token: "default 2 b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
 		{name: "token, final", answer: Answer{Status: 401, Error: "invalid_token", Final: true}},
 		{name: "token, but no 401", answer: Answer{Status: 400, Error: "invalid_token"}},
 
@@ -66,7 +71,7 @@ func TestAnswered(t *testing.T) {
 					tt.client = "default"
 				}
 				b := callers(t, &strings.Builder{})
-				request := CallRequest{Client: tt.client, Method: "GET", URL: url}
+				request := CallRequest{Client: tt.client, Scope: tt.scope, Method: "GET", URL: url, Nonce: tt.given}
 				had, err := b.Authorize(t.Context(), me, request)
 				if err != nil {
 					t.Fatal(err)
@@ -102,6 +107,21 @@ func TestAnswered(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// For a caller who has left there is no proof, so nothing is sent for it.
+func TestAnsweredEndsWithItsCaller(t *testing.T) {
+	b := callers(t, &strings.Builder{})
+	me, request := caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: acme + "/api"}
+	had, err := b.Authorize(t.Context(), me, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if next, ok := b.Answered(ctx, me, request, had, Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}); ok || next != (Credentials{}) {
+		t.Errorf("ok %t, token %q, proof %q; want nothing", ok, next.Token.Access.Reveal(), next.Proof)
 	}
 }
 

@@ -133,6 +133,7 @@ func TestAuthorize(t *testing.T) {
 		{"another's resource", me, CallRequest{Client: "default", Method: "GET", URL: api}, "", "", oauth.AccessDenied, "clients.default.resources"},
 		{"no URL", me, CallRequest{Client: "default", Method: "GET"}, "", "", oauth.AccessDenied, "no other URL"},
 		{"a method that echoes", me, CallRequest{Client: "default", Method: "trace", URL: users}, "", "", oauth.InvalidRequest, "the method is not called for anybody"},
+		{"another that echoes", me, CallRequest{Client: "default", Method: "Track", URL: users}, "", "", oauth.InvalidRequest, "the method is not called for anybody"},
 		{"a method of proxies", me, CallRequest{Client: "default", Method: "CONNECT", URL: users}, "", "", oauth.InvalidRequest, "the method is not called for anybody"},
 		{"no method", me, CallRequest{Client: "default", URL: users}, "", "", oauth.InvalidRequest, "the method must be"},
 		{"no method, Bearer", me, CallRequest{Client: "bearer", URL: users}, "", "", oauth.InvalidRequest, "the method must be"},
@@ -227,6 +228,8 @@ func TestAuthorizeDuringSwap(t *testing.T) {
 	}
 	ours, theirs, both := client("ours", acme), client("theirs", other), client("both", acme)
 	both.Resources = map[string]string{"other": other}
+	rekeyed := client("rekeyed", acme)
+	rekeyed.ID = ours.ID // a client whose tokens are bound to another key, and nothing else
 	tests := []struct {
 		name          string
 		before, after *Client
@@ -234,6 +237,7 @@ func TestAuthorizeDuringSwap(t *testing.T) {
 		token         string // empty: the call is refused
 	}{
 		{"may not be called any more", ours, theirs, acme + "/api", ""},
+		{"may be called still, with another key", ours, rekeyed, acme + "/api", "rekeyed 1 a"},
 		{"may be called still", theirs, both, other + "/api", "both 1 a"},
 	}
 	for _, tt := range tests {

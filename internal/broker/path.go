@@ -14,10 +14,16 @@ const maxEncoded = 4
 // and semicolon: their compatibility forms (Unicode TR 15).
 const lookalikes = "\u2024\u2025\u2026\ufe52\uff0e\u2044\u2215\uff0f\ufe68\uff3c\ufe6a\uff05\ufe54\uff1b"
 
-// CheckPath refuses a path of a call, as it is on the wire, that an upstream could take for
-// another one, and in front of an org what is below /oauth2/. An upstream, or a
-// proxy before it, may decode once more than it should: so what holds of the path
-// must hold of it however often it is decoded.
+// CheckPath refuses a path of a call, as it is on the wire, that an upstream could take
+// for another one, and in front of an org what is below /oauth2/. A path has to be in
+// the form that leaves no doubt:
+//
+//   - no dot segments and no empty segments, also not with parameters (;x) behind;
+//   - no encoded slash, backslash or control character, nor anything that is not UTF-8;
+//   - only the characters that RFC 3986 has in a path.
+//
+// An upstream, or a proxy before it, may decode once more than it should: so what holds
+// of the path must hold of it however often it is decoded.
 func CheckPath(path string, org bool) error {
 	if path != "" && path[0] != '/' {
 		return refuse("must begin with a slash")

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"net/url"
+	"path"
 	"strings"
 	"testing"
 
@@ -126,6 +128,13 @@ func TestMayCall(t *testing.T) {
 		{org, acme + "/api/ x", invalid},
 		{org, acme + "/api/%E2%80%A5/x", invalid},
 		{org, acme + "/api/%252525252525252561", invalid},
+		{org, acme + "/api/%25252561", invalid},
+		{org, acme + "/api/%252561", yes},
+		{org, acme + "/api/;", invalid},
+		{org, acme + "/api/..%EF%B9%94/x", invalid},
+		{org, acme + "/api/..%EF%BC%9B/x", invalid},
+		{org, acme + "/api/..%EF%B9%A8x", invalid},
+		{org, acme + "/api/;x=y", invalid},
 		// Resources, with a base path and with a port.
 		{resource, api, yes},
 		{resource, api + "/", yes},
@@ -221,4 +230,51 @@ func unescape(s string) string {
 		out.WriteByte(s[i])
 	}
 	return out.String()
+}
+
+// FuzzPath holds a path that passes against what other servers may make of it: it
+// stays where it is, however often it is decoded and cleaned.
+func FuzzPath(f *testing.F) {
+	for _, seed := range []string{
+		"/api/v1/users/a%40b.com", "/..", "/%2e%2e/x", "/%252e%252e;x/y", "/OAuth2%3b/v1/token", "/a%2fb", "//x", "/a;/b", "/100%25%20x",
+		"/%25%32%65", "/%EF%BC%8E", "/x/%ff", "/%5c", "", "/",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, sent string) {
+		if CheckPath(sent, true) != nil || sent == "" {
+			return
+		}
+		u, err := url.ParseRequestURI("/base" + sent)
+		if err != nil || u.EscapedPath() != "/base"+sent || u.RawQuery != "" || u.Host != "" {
+			t.Fatalf("%q is a path, and read as %v, %v", sent, u, err)
+		}
+		for seen := sent; ; {
+			for _, form := range []string{seen, withoutParameters(seen), strings.ReplaceAll(seen, `\`, "/")} {
+				trailing := strings.TrimSuffix(form, "/")
+				if cleaned := path.Clean("/base" + form); cleaned != "/base"+trailing {
+					t.Fatalf("%q cleans to %q", form, cleaned)
+				}
+				if first, _ := CutSegment(strings.TrimPrefix(form, "/")); strings.EqualFold(strings.TrimSpace(first), "oauth2") {
+					t.Fatalf("%q is below /oauth2/", sent)
+				}
+			}
+			if strings.ContainsAny(seen, "\x00\r\n\\") {
+				t.Fatalf("%q has %q in it", sent, seen)
+			}
+			next, err := url.PathUnescape(seen)
+			if err != nil || next == seen {
+				return
+			}
+			seen = next
+		}
+	})
+}
+
+func withoutParameters(path string) string {
+	segments := strings.Split(path, "/")
+	for i := range segments {
+		segments[i], _, _ = strings.Cut(segments[i], ";")
+	}
+	return strings.Join(segments, "/")
 }

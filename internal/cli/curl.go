@@ -88,7 +88,7 @@ func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) err
 	transport := proxy.NewTransport(roots)
 	defer transport.CloseIdleConnections()
 	defer storeProof(cmd.Context(), world, client) // a token may be had though the call failed
-	var failed []error // one does not keep the others from being called
+	var failed []error                             // one does not keep the others from being called
 	for _, word := range urls {
 		url, err := curlURL(b, client.Name, word)
 		if err != nil {

@@ -137,6 +137,7 @@ clients:
 		{"/~orders/v1?q=a%20b", echo{Method: "GET", URI: "/base/v1?q=a%20b"}},
 		{"/~orders", echo{Method: "GET", URI: "/base"}},
 		{"-X DELETE " + server.URL + "/base/v1", echo{Method: "DELETE", URI: "/base/v1"}},
+		{"-X purge /~orders/", echo{Method: "purge", URI: "/base/"}}, // methods differ by case
 		{"-d a=1 /~orders/", echo{Method: "POST", URI: "/base/", Body: "a=1", Header: http.Header{"Content-Type": {form}}}},
 		{"-d a=1 -d b=2,3 /~orders/", echo{Method: "POST", URI: "/base/", Body: "a=1&b=2,3", Header: http.Header{"Content-Type": {form}}}},
 		{"-d @body -d @- -X PUT /~orders/", echo{Method: "PUT", URI: "/base/", Body: "froma file&from stdin", Header: http.Header{"Content-Type": {form}}}},
@@ -182,6 +183,9 @@ func TestCurlSendsNothing(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { sent.Add(1) }))
 	t.Cleanup(elsewhere.Close)
 	p := startCurl(t, bearerApp(), "")
+	if err := os.WriteFile(filepath.Join(p.dir, "large"), make([]byte, 16<<20+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		args []string
 		code int
@@ -196,6 +200,7 @@ func TestCurlSendsNothing(t *testing.T) {
 		{[]string{"-H", "A: b\r\nAuthorization: mine", "/api/v1/users"}, 2},
 		{[]string{"-X", "GE T", "/api/v1/users"}, 2},
 		{[]string{"/~/api/v1/users"}, 2},
+		{[]string{"-d", "@large", "/api/v1/users"}, 1},
 		{[]string{"--fast", "/api/v1/users"}, 2},
 		{[]string{}, 2},
 	}

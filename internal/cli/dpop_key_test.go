@@ -1,7 +1,13 @@
 package cli_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,6 +168,14 @@ func TestProofKeyFileIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name string
 		text []byte
@@ -171,6 +185,7 @@ func TestProofKeyFileIsRefused(t *testing.T) {
 		{"others can read it", good, 0o604, "chmod 600"},
 		{"the group can read it", good, 0o640, "chmod 600"},
 		{"it is cut off", good[:len(good)/2], 0o600, proofKeyFile},
+		{"its key is on another curve", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600, "dpop_key_file " + proofKeyFile + ": its key must be EC P-256"},
 		{"it is empty", nil, 0o600, proofKeyFile},
 	}
 	for _, tt := range tests {
@@ -203,14 +218,24 @@ func TestProofKeyFileIsRefused(t *testing.T) {
 	}
 }
 
-// Without a file the key ends with the process, and not before: neither a new
-// configuration in which the client is the same nor another signing key replaces it.
+// Without a file the key, which is an EC P-256 one, ends with the process, and not
+// before: neither another signing key replaces it, nor a new configuration, whether
+// the client is the same there or has other settings.
 func TestProofKeyInMemory(t *testing.T) {
 	p := startProxying(t, dpopApp(), "")
 	first := p.servedJKT(t)
 	p.wantUsers(t, 1)
+	head, _, _ := strings.Cut(p.okta.Counters().LastProof, ".")
+	text, err := base64.RawURLEncoding.DecodeString(head)
+	var header struct {
+		Alg string
+		JWK struct{ Kty, Crv string }
+	}
+	if err != nil || json.Unmarshal(text, &header) != nil || header.Alg != "ES256" || header.JWK.Kty != "EC" || header.JWK.Crv != "P-256" {
+		t.Errorf("a proof's header: %s, %v", text, err)
+	}
 	p.register(t, command(t, p.dir, "keys", "rotate", "--kid", "second"))
-	text, err := os.ReadFile(filepath.Join(p.dir, "okta-token-broker.yaml"))
+	text, err = os.ReadFile(filepath.Join(p.dir, "okta-token-broker.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,6 +256,18 @@ func TestProofKeyInMemory(t *testing.T) {
 	}
 	if p.wantUsers(t, 1); len(p.okta.carried()) != 1 {
 		t.Error("after a reload calls carry another token")
+	}
+
+	p.configure(t, ", assertion_lifetime: 4m, resources: {files: 'http://127.0.0.1:1'}")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, p.logs, func() bool {
+		status, _ := get(t, p.proxy()+"/~files/x")
+		return status == 503
+	})
+	if got := p.servedJKT(t); got != first {
+		t.Errorf("with other settings: %s, want %s", got, first)
 	}
 
 	p.restart(t)

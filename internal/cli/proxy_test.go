@@ -324,9 +324,11 @@ func TestProxyListenOnASocket(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(t.TempDir(), "calls.sock") // a short path
 	configure(t, dir, fmt.Sprintf(`
-proxy_listen: {'unix:%s': default, 127.0.0.1:0: default}
+proxy_listen: {'unix:%s': other, 127.0.0.1:0: default}
 keys: {default: {file: ring.pem, algorithm: ES256}}
-clients: {default: {issuer: %q, client_id: 0oa1, scopes: [okta.users.read]}}
+clients:
+  default: {issuer: %q, client_id: 0oa1, scopes: [okta.users.read]}
+  other: {issuer: %[2]q, client_id: 0oa1, scopes: [okta.users.read], resources: {gone: 'http://127.0.0.1:1'}}
 `, socket, okta.issuer))
 	p := &proxying{dir: dir, okta: okta}
 	p.register(t, command(t, dir, "keys", "jwk"))
@@ -339,6 +341,14 @@ clients: {default: {issuer: %q, client_id: 0oa1, scopes: [okta.users.read]}}
 		t.Fatal(err)
 	}
 	resp.Body.Close()
+	theirs, err := client.Get("http://localhost/~gone/") // which client default does not have
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs.Body.Close()
+	if theirs.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a resource of the socket's client: status %d", theirs.StatusCode)
+	}
 	client.CloseIdleConnections()
 	want := fmt.Sprintf(`<http://localhost/api/v1/users?after=00u1fakeokta%08d&limit=2>; rel="next"`, 2)
 	if resp.StatusCode != http.StatusOK || !slices.Contains(resp.Header["Link"], want) {

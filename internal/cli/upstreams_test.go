@@ -1,12 +1,19 @@
 package cli
 
 import (
+	"encoding/pem"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
@@ -18,11 +25,11 @@ import (
 // it is refused or finds its way: at no moment is the resource there and the way is
 // not. The org is there throughout, and connections stay.
 func TestUpstreamsOfAGrowingConfiguration(t *testing.T) {
-	const org = "https://acme.okta.test"
+	const org, below = "https://acme.okta.test", "https://acme.okta.test/api/v1/users"
 	b := broker.New(broker.Config{World: &broker.World{}})
 	defer b.Close()
 	u := &upstreams{broker: b}
-	resources := map[string]string{}
+	resources := map[string]string{"users": below}
 	take := func() {
 		of := maps.Clone(resources)
 		next, err := u.routes(config.Config{Clients: map[string]config.Client{"default": {Issuer: org, Resources: of}}})
@@ -36,6 +43,9 @@ func TestUpstreamsOfAGrowingConfiguration(t *testing.T) {
 	u.replace(routes{by: map[broker.Target]*proxy.Upstream{}, transports: map[string]*http.Transport{}})
 	take()
 	transport := u.inUse.transports[""]
+	if found, err := u.Upstream(commandLine(), "default", "users"); err != nil || found.Base.String() != below || !found.Org {
+		t.Errorf("a resource at the org: %+v, %v", found, err)
+	}
 
 	var newest atomic.Int64
 	var stop atomic.Bool
@@ -66,5 +76,71 @@ func TestUpstreamsOfAGrowingConfiguration(t *testing.T) {
 		if err != nil || found.Base.String() != base || found.Org || found.Transport != transport {
 			t.Fatalf("resource %s: %+v, %v", name, found, err)
 		}
+	}
+}
+
+// Connections that only a configuration before needed are closed, and no others.
+func TestUpstreamsThatAreGone(t *testing.T) {
+	var made atomic.Int64
+	closed := make(chan struct{}, 2)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			made.Add(1)
+		case http.StateClosed:
+			closed <- struct{}{}
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	ours, theirs := proxy.NewTransport(nil), proxy.NewTransport(nil)
+	u := &upstreams{}
+	u.replace(routes{transports: map[string]*http.Transport{"ours": ours, "theirs": theirs}})
+	reach(t, ours, server.URL)
+	reach(t, theirs, server.URL)
+	u.replace(routes{transports: map[string]*http.Transport{"ours": ours}})
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("a connection is kept that nobody needs")
+	}
+	if reach(t, ours, server.URL); made.Load() != 2 {
+		t.Errorf("%d connections were made, want 2", made.Load())
+	}
+}
+
+// An upstream that only ca_file trusts is reached.
+func TestUpstreamOfAnAuthority(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next, err := (&upstreams{}).routes(config.Config{Clients: map[string]config.Client{
+		"default": {Issuer: "https://acme.okta.test", CAFile: file, Resources: map[string]string{"api": server.URL}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reach(t, next.by[broker.Target{Client: "default", URL: server.URL}].Transport, server.URL)
+}
+
+// reach makes a call that must be answered, and leaves its connection to be kept.
+func reach(t *testing.T, transport http.RoundTripper, url string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("%s, %v", resp.Status, err)
 	}
 }

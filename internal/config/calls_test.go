@@ -125,6 +125,29 @@ func TestManyResources(t *testing.T) {
 	wantProblems(t, file(33), nil, []string{":5: clients.default.resources: can be 32 at most"})
 }
 
+// A resource's name stands in paths, as ~NAME.
+func TestNamesOfResources(t *testing.T) {
+	const (
+		path   = ":3: clients.default.resources"
+		bad    = ": the name must be up to 64 letters, digits, dots, dashes and underscores"
+		noName = path + ": a name must be up to 64 letters, digits, dots, dashes and underscores"
+	)
+	for name, problem := range map[string]string{
+		"api": "", "v1.orders_and-more": "", strings.Repeat("r", 64): "",
+		".": path + ".." + bad, "..": path + "..." + bad, "-": path + ".-" + bad, "a/b": path + ".a/b" + bad,
+		"a%2fb": noName, "~a": noName, "a b": noName, "\u00e9": noName, strings.Repeat("r", 65): noName,
+	} {
+		file := "clients:\n default: {issuer: 'https://acme.okta.com', client_id: c, resources:\n  {'" + name + "': 'https://api.acme.com'}}\n"
+		if problem != "" {
+			wantProblems(t, file, nil, []string{problem})
+			continue
+		}
+		if _, err := load(t, file, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // calling is a client that is at an org, one that is not, and a rotator with its
 // client.
 const calling = `clients:

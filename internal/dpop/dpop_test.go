@@ -190,6 +190,7 @@ func TestRefusals(t *testing.T) {
 		{"nonce with a backslash", func(p *Proof) { p.Nonce = `a\b` }},
 		{"nonce with a space", func(p *Proof) { p.Nonce = "a b" }},
 		{"nonce with a line break", func(p *Proof) { p.Nonce = "a\n" }},
+		{"nonce with a DEL", func(p *Proof) { p.Nonce = "a\x7f" }},
 		{"nonce that is not ASCII", func(p *Proof) { p.Nonce = "é" }},
 		{"long nonce", func(p *Proof) { p.Nonce = strings.Repeat("n", maxNonce+1) }},
 		{"no key", func(p *Proof) { p.JWK = nil }},

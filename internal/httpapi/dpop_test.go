@@ -144,6 +144,30 @@ func TestDPoPWithANonce(t *testing.T) {
 	}
 }
 
+// What is of the greatest length that is served is served.
+func TestDPoPBounds(t *testing.T) {
+	for _, setting := range []okta.DPoP{okta.DPoPOff, okta.DPoPRequired} {
+		r := start(t, setup{dpop: setting})
+		r.register(t)
+		for name, call := range map[string]map[string]string{
+			"method": {"method": strings.Repeat("M", 64), "url": issuer + "/api"},
+			"url":    {"method": "GET", "url": issuer + "/" + strings.Repeat("x", 8<<10-len(issuer+"/"))},
+			"nonce":  {"method": "GET", "url": issuer + "/api", "nonce": strings.Repeat("n", 1<<10)},
+		} {
+			if with := r.credentials(t, call); with["authorization"] == nil {
+				t.Errorf("the longest %s: %v", name, with)
+			}
+			body, err := json.Marshal(map[string]string{"method": "GET", "url": issuer + "/api", name: call[name] + "x"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.send(t, "POST", "/dpop", string(body)); got.status != http.StatusBadRequest || got.json(t)["error"] != "invalid_request" {
+				t.Errorf("one more in %s: status %d: %.200s", name, got.status, got.body)
+			}
+		}
+	}
+}
+
 func TestDPoPOfABearerToken(t *testing.T) {
 	r := start(t, setup{})
 	r.register(t)
@@ -186,6 +210,7 @@ func TestDPoPRefuses(t *testing.T) {
 			{`{"method":"GET","url":{"a":"` + issuer + `"}}`, 400, "strings"},
 			{`{"method":"GET","url":"` + issuer + `/api","jkt":"s3cr3t"}`, 400, "unknown member 'jkt'"},
 			{`{"method":"GET","url":"` + issuer + `/api","client":"nobody"}`, 400, "'nobody'"},
+			{`{"method":"GET","url":"` + issuer + `/api","client":"` + strings.Repeat("c", 257) + `"}`, 400, "so long a name"},
 			{`{"method":"GET","url":"` + issuer + `/api","scope":"okta.users.manage"}`, 400, "okta.users.manage"},
 			{`{"method":"GET","url":"` + issuer + `/` + strings.Repeat("x", 17<<10) + `"}`, 413, "16 KiB"},
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -164,6 +165,15 @@ func TestErrorsOfCalls(t *testing.T) {
 			}
 		}
 	}
+	// Their answer would give the token away.
+	for _, method := range []string{"TRACE", "TRACK", "track"} {
+		if got := own.do(t, own.request(t, method, "/api/v1/users", "")); got.status != 400 || got.json(t)["error"] != "invalid_request" {
+			t.Errorf("%s: status %d: %s", method, got.status, got.body)
+		}
+	}
+	if n := r.okta.Counters().Requests[fakeokta.Users]; n != 0 {
+		t.Errorf("%d calls were made", n)
+	}
 }
 
 func TestWithoutAProxy(t *testing.T) {
@@ -189,13 +199,13 @@ func TestFailuresOfCalls(t *testing.T) {
 	failing := map[string]func(http.ResponseWriter, *http.Request){
 		"panic": func(http.ResponseWriter, *http.Request) { panic("no nonsense") },
 		"error": func(w http.ResponseWriter, r *http.Request) {
-			api.WriteError(w, r, oauth.Fail(oauth.BadAnswer, "it broke"))
+			api.WriteError(w, r, oauth.Fail(oauth.BadAnswer, "it \"broke\""))
 		},
 		"other error": func(w http.ResponseWriter, r *http.Request) { api.WriteError(w, r, errors.New("s3cr3t")) },
 		"left":        func(w http.ResponseWriter, r *http.Request) { api.WriteError(w, r, context.Canceled) },
 	}
 	wants := map[string]map[string]any{
-		"error":       {"error": "server_error", "error_description": "it broke"},
+		"error":       {"error": "server_error", "error_description": "it 'broke'"},
 		"other error": {"error": "server_error", "error_description": "the broker failed; its log has the reason"},
 		"left":        {"error": "temporarily_unavailable", "error_description": "the request ended before there was an answer"},
 	}
@@ -296,5 +306,38 @@ func TestServeProxyDrains(t *testing.T) {
 	}
 	if n := r.okta.Counters().Requests[fakeokta.Users]; n != 1 {
 		t.Errorf("%d calls", n)
+	}
+}
+
+// Calls count as requests: while they come, a listener for them that is to end is
+// still there for the next one.
+func TestServeProxyWaitsForQuiet(t *testing.T) {
+	const quiet = time.Second
+	api := httpapi.New(httpapi.Config{Quiet: quiet})
+	listener, err := httpapi.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- httpapi.ServeProxy(ctx, listener, api, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	}()
+	at := &running{url: "http://" + listener.Addr().String()}
+	call := func() {
+		t.Helper()
+		req := at.request(t, "GET", "/", "")
+		req.Close = true // the next one has to connect
+		if got := at.do(t, req); got.status != http.StatusOK {
+			t.Errorf("status %d: %s", got.status, got.body)
+		}
+	}
+	call()
+	stop()
+	for end := time.Now().Add(quiet / 2); time.Now().Before(end) && !t.Failed(); {
+		call()
+	}
+	if err := <-served; err != nil {
+		t.Errorf("ServeProxy: %v", err)
 	}
 }

@@ -186,23 +186,24 @@ func TestNonceHeaders(t *testing.T) {
 	}
 }
 
+// nonceFor is that of a proof for a call of a resource. The caller may give one.
+func (w *world) nonceFor(t *testing.T, url, given string) string {
+	t.Helper()
+	made, err := w.client.Proof(t.Context(), &dpop.Proof{Method: "GET", URL: url, Nonce: given, TokenHash: dpop.TokenHash("t")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, claims := decode(t, made)
+	nonce, _ := claims["nonce"].(string)
+	return nonce
+}
+
 // A token endpoint's nonces are not those of the resource at the same origin, nor
 // those of another origin.
 func TestNoncesOfWhom(t *testing.T) {
 	w := newBound(t, DPoPRequired)
 	w.works(t)
 	const other = "https://api.acme.test/v1"
-	// proof is one for a call of a resource.
-	proof := func(url, nonce string) string {
-		t.Helper()
-		made, err := w.client.Proof(t.Context(), &dpop.Proof{Method: "GET", URL: url, Nonce: nonce, TokenHash: dpop.TokenHash("t")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, claims := decode(t, made)
-		got, _ := claims["nonce"].(string)
-		return got
-	}
 	steps := []struct {
 		from, learned string
 		url           string
@@ -212,6 +213,9 @@ func TestNoncesOfWhom(t *testing.T) {
 		{from: issuer + "/api/v1/users", learned: "r1", url: issuer + "/api/v1/groups?limit=2", want: "r1"},
 		{url: other},
 		{from: other + "/x?y#z", learned: "o1", url: other + "/a", want: "o1"},
+		{url: "https://api.acme.test:8443/v1"}, // another port is another origin
+		{from: "https://api.acme.test:8443/x", learned: "p1", url: "https://api.acme.test:8443/v1", want: "p1"},
+		{url: other, want: "o1"},
 		{url: issuer, want: "r1"},
 		{from: issuer + "/", learned: "r2", url: issuer + "/api", want: "r2"},
 		{from: issuer + "/", learned: `"r3"`, url: issuer + "/api", want: "r2"},
@@ -223,7 +227,7 @@ func TestNoncesOfWhom(t *testing.T) {
 		if step.from != "" {
 			w.client.Nonce(step.from, step.learned)
 		}
-		if got := proof(step.url, step.given); got != step.want {
+		if got := w.nonceFor(t, step.url, step.given); got != step.want {
 			t.Errorf("step %d: a proof for %s has nonce %q, want %q", i+1, step.url, got, step.want)
 		}
 	}
@@ -238,6 +242,25 @@ func TestNoncesOfWhom(t *testing.T) {
 		t.Errorf("%d nonces are kept", kept)
 	}
 	w.works(t)
+}
+
+// As many origins as nonces are kept of keep theirs when one of them gives a newer.
+func TestNoncesOfManyOrigins(t *testing.T) {
+	w := newBound(t, DPoPRequired)
+	url := func(i int) string { return "https://h" + strconv.Itoa(i) + ".test/" }
+	for i := range mostNonces {
+		w.client.Nonce(url(i), "n1")
+	}
+	w.client.Nonce(url(0), "n2")
+	for i := range mostNonces {
+		want := "n1"
+		if i == 0 {
+			want = "n2"
+		}
+		if got := w.nonceFor(t, url(i), ""); got != want {
+			t.Errorf("a proof for %s has nonce %q, want %q", url(i), got, want)
+		}
+	}
 }
 
 // A nonce serves all clients of a server, and so does it where the server is reached

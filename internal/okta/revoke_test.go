@@ -265,6 +265,27 @@ func TestRevokeProvesNoKey(t *testing.T) {
 	}
 }
 
+// A revocation has no proof, so a refusal that asks for one is not answered with
+// another, and says nothing of what the token endpoint wants.
+func TestRevokeHasNoProof(t *testing.T) {
+	for _, code := range []string{"use_dpop_nonce", "invalid_dpop_proof"} {
+		t.Run(code, func(t *testing.T) {
+			w := proving(t, DPoPAuto, func(_ int, p post) *http.Response {
+				if p.url == revocation {
+					return answer(http.StatusBadRequest, refusing(code, noProof), "DPoP-Nonce", "n1")
+				}
+				return answer(http.StatusOK, good())
+			})
+			if e := w.refusesToRevoke(t, "a token"); e.Class != oauth.Refused {
+				t.Errorf("class %d: %v", e.Class, e)
+			}
+			w.wantProofs(t, "-")
+			w.works(t)
+			w.wantProofs(t, "-")
+		})
+	}
+}
+
 // What a server sends back of a token stays away from callers and logs.
 func TestRevokedTokenIsNotShown(t *testing.T) {
 	const (

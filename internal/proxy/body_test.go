@@ -96,6 +96,95 @@ func TestAttemptThatReadsOn(t *testing.T) {
 	}
 }
 
+// What is kept has its bound, however the body comes in pieces, and nothing is held of
+// what cannot be sent again.
+func TestBoundOfABody(t *testing.T) {
+	tests := []struct {
+		name   string
+		length int64 // that is announced
+		size   int
+		again  bool
+	}{
+		{"as much as is kept", -1, maxKept, true},
+		{"one more", -1, maxKept + 1, false},
+		{"one more, announced", maxKept + 1, maxKept + 1, false},
+		{"half of what was announced", maxKept + 1, maxKept / 2, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			source := io.MultiReader(bytes.NewReader(make([]byte, 1)), bytes.NewReader(make([]byte, tt.size-1)))
+			b := newBody(source, tt.length, http.NewResponseController(httptest.NewRecorder()))
+			if n, err := io.Copy(io.Discard, b.first()); err != nil || n != int64(tt.size) {
+				t.Fatalf("read %d bytes, %v", n, err)
+			}
+			if _, err := b.again(); (err == nil) != tt.again || !tt.again && cap(b.kept) > 0 {
+				t.Errorf("again: %v, with %d bytes held", err, cap(b.kept))
+			}
+		})
+	}
+}
+
+// Nobody reads from the caller for an attempt, or a call, that is over.
+func TestReadThatIsOver(t *testing.T) {
+	for name, end := range map[string]func(*body, io.Closer){
+		"attempt": func(_ *body, attempt io.Closer) { _ = attempt.Close() },
+		"call":    func(b *body, _ io.Closer) { b.end() },
+	} {
+		source := bytes.NewReader(make([]byte, 10))
+		b := newBody(source, 10, http.NewResponseController(httptest.NewRecorder()))
+		first := b.first()
+		end(b, first)
+		if n, err := first.Read(make([]byte, 1)); n > 0 || !errors.Is(err, errOver) || source.Len() != 10 {
+			t.Errorf("%s: read %d bytes, %v; want it to be over", name, n, err)
+		}
+	}
+}
+
+// Once all of the body is there the caller may wait for the answer for as long as it
+// takes: the server goes on reading, and must not take that for its leaving.
+func TestDeadlineEndsWithTheBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, server, caller := bodyOf(t)
+		b := newBody(io.LimitReader(server, 4), 4, http.NewResponseController(onConn{httptest.NewRecorder(), server}))
+		go func() {
+			_, _ = io.WriteString(caller, "body")
+			time.Sleep(2 * stalled)
+			_, _ = io.WriteString(caller, "!")
+		}()
+		if got, err := io.ReadAll(b.first()); err != nil || string(got) != "body" {
+			t.Fatalf("read %q, %v", got, err)
+		}
+		if _, err := server.Read(make([]byte, 1)); err != nil {
+			t.Errorf("the server's read ended with %v", err)
+		}
+		b.end()
+	})
+}
+
+// wire is an answer's writer that is a connection.
+type wire struct {
+	http.ResponseWriter
+	net.Conn
+}
+
+func (w wire) Write(p []byte) (int, error) { return w.Conn.Write(p) }
+
+// A caller that takes nothing of its answer is given up.
+func TestStalledAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, caller := net.Pipe()
+		defer caller.Close()
+		w := newPatientWriter(wire{httptest.NewRecorder(), server})
+		defer time.AfterFunc(time.Hour, func() { _ = server.Close() }).Stop() // of one that is held
+		for range 2 {
+			start := time.Now()
+			if _, err := w.Write([]byte("answer")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != stalled {
+				t.Errorf("%v after %s; want a time-out after %s", err, time.Since(start), stalled)
+			}
+		}
+	})
+}
+
 // Once the answer is there, what was kept is let go, and what the upstream has not
 // read yet is still there for it.
 func TestForgottenBody(t *testing.T) {

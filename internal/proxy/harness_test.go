@@ -78,6 +78,8 @@ func (s *standIn) Answered(_ context.Context, _ caller.Caller, req broker.CallRe
 		return broker.Credentials{}, false
 	case answer.Error == "use_dpop_nonce":
 		return s.credentials(req), answer.Nonce != ""
+	case answer.Error == "invalid_dpop_proof":
+		return s.credentials(req), true
 	case answer.Status != http.StatusUnauthorized || s.stuck:
 		return broker.Credentials{}, false
 	}
@@ -132,6 +134,8 @@ type received struct {
 	host   string
 	header http.Header
 	body   string
+	// trailer has what the body was announced to be followed by.
+	trailer http.Header
 }
 
 // newRig starts an upstream with the handler, and a proxy with the client default,
@@ -218,7 +222,7 @@ func (r *rig) record(req *http.Request) received {
 	if err != nil {
 		r.tb.Error(err)
 	}
-	got := received{req.Method + " " + req.RequestURI, req.Host, req.Header, string(body)}
+	got := received{req.Method + " " + req.RequestURI, req.Host, req.Header, string(body), req.Trailer}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.received = append(r.received, got)

@@ -53,18 +53,17 @@ func rewriteURL(field string, rewrite func(string) (string, bool)) string {
 	return told
 }
 
-// sameOrigin reports whether u is at base's origin. Where u has no scheme, it is
-// base's (RFC 3986 section 4.2).
+// sameOrigin reports whether two URLs have the same origin (RFC 6454 section 5).
 func sameOrigin(u, base *url.URL) bool {
-	return (u.Scheme == "" || u.Scheme == base.Scheme) &&
-		strings.EqualFold(u.Hostname(), base.Hostname()) && port(u, base.Scheme) == port(base, base.Scheme)
+	return u.Scheme == base.Scheme &&
+		strings.EqualFold(u.Hostname(), base.Hostname()) && port(u) == port(base)
 }
 
-func port(u *url.URL, scheme string) string {
+func port(u *url.URL) string {
 	switch explicit := u.Port(); {
 	case explicit != "":
 		return explicit
-	case scheme == "https":
+	case u.Scheme == "https":
 		return "443"
 	}
 	return "80"

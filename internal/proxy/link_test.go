@@ -39,7 +39,7 @@ func TestLinks(t *testing.T) {
 		{"another host, as it is sent", "/api", `<HTTPS://evil.test:444/a%2Fb?c=%2F#d>, <https://me@evil.test>`, `<https://evil.test:444/a%2Fb?c=%2F#d>`},
 		{"another port", "/api", `<http://127.0.0.1:1/api>; rel="next"`, ``},
 		{"another scheme", "/api", `<https://ORGHOST/api>`, `<https://ORGHOST/api>`},
-		{"a host that begins the same", "/api", `<ORG.evil.test/api>`, ``},
+		{"a host that begins the same", "/api", `<http://127.0.0.1.evil.test:ORGPORT/api>`, ``},
 		{"a user", "/api", `<http://me@ORGHOST/api>`, ``},
 		{"what the proxy does not serve", "/api", `<ORG/oauth2/v1/token>, <ORG/api//x>`, `<ORG/oauth2/v1/token>, <ORG/api//x>`},
 		{"in quotes", "/api", `<ORG/api>; title="\", ORG/api", <ORG/b>`, `<HERE/api>; title="\", ORG/api", <HERE/b>`},
@@ -48,6 +48,7 @@ func TestLinks(t *testing.T) {
 		{"quotes from a field before", "/api", `x", </token>; rel="next"`, ``},
 		{"not a URL", "/api", `<ht tp://%zz>, <mailto:me@ORGHOST>`, `<mailto:me@ORGHOST>`},
 		{"not a link", "/api", `rel="next"; <ORG/api`, ``},
+		{"half a link behind one", "/api", `<ORG/api>; rel="next", <ORG/api`, `<HERE/api>; rel="next"`},
 		{"not a link, behind one", "/api", `, ,<ORG/api>,, x <ORG/api>`, `<HERE/api>`},
 		{"fragment", "/api", `<ORG/api#a?b>`, `<HERE/api#a?b>`},
 		{"resource", "/~api/users", `<ORG/base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
@@ -61,9 +62,10 @@ func TestLinks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			link := tt.link
 			r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
-				expanded := strings.NewReplacer("HEREHOST", req.Header.Get("X-Here"), "ORGHOST", req.Host, "ORG", "http://"+req.Host).Replace(link)
-				w.Header().Add("Link", expanded)
+				_, port, _ := strings.Cut(req.Host, ":")
+				expanded := strings.NewReplacer("HEREHOST", req.Header.Get("X-Here"), "ORGHOST", req.Host, "ORGPORT", port, "ORG", "http://"+req.Host).Replace(link)
 				w.Header().Add("Link", "<https://evil.test/>; rel=other")
+				w.Header().Add("Link", expanded)
 				w.Header().Set("X-Origin", "http://"+req.Host)
 			})
 			for _, here := range []string{r.url, r.own} {
@@ -71,9 +73,10 @@ func TestLinks(t *testing.T) {
 				req.Header.Set("X-Here", req.URL.Host)
 				got := do(t, req)
 				org := got.Header.Get("X-Origin")
+				host := strings.TrimPrefix(org, "http://")
 				want := []string{"<https://evil.test/>; rel=other"}
 				if tt.want != "" {
-					want = []string{strings.NewReplacer("ORGHOST", strings.TrimPrefix(org, "http://"), "ORG", org, "HERE", here).Replace(tt.want), want[0]}
+					want = append(want, strings.NewReplacer("ORGHOST", host, "ORG", org, "HERE", here).Replace(tt.want))
 				}
 				if diff := cmp.Diff(want, got.Header["Link"]); diff != "" {
 					t.Errorf("at %s (-want +got)\n%s", here, diff)
@@ -117,10 +120,12 @@ func TestRedirects(t *testing.T) {
 
 // The proxy's address is as the caller wrote it.
 func TestLinksForTheHostThatWasAsked(t *testing.T) {
-	r := newRig(t, &standIn{}, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Link", "</api>") })
+	r := newRig(t, &standIn{}, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</api>, <mailto:help@acme.test>")
+	})
 	for sent, want := range map[string]string{
-		"GET /api HTTP/1.1\r\nHost: stand.internal:8080\r\n\r\n": "<http://stand.internal:8080/api>",
-		"GET /api HTTP/1.0\r\n\r\n":                              "</api>",
+		"GET /api HTTP/1.1\r\nHost: stand.internal:8080\r\n\r\n": "<http://stand.internal:8080/api>, <mailto:help@acme.test>",
+		"GET /api HTTP/1.0\r\n\r\n":                              "</api>, <mailto:help@acme.test>",
 	} {
 		if got := rawDo(t, r.own, sent); got.Header.Get("Link") != want {
 			t.Errorf("%q is answered with the link %s; want %s", sent, got.Header.Get("Link"), want)
@@ -135,7 +140,7 @@ func TestLinksForTheHostThatWasAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if got, want := resp.Header.Get("Link"), "<"+server.URL+"/api>"; got != want {
+	if got, want := resp.Header.Get("Link"), "<"+server.URL+"/api>, <mailto:help@acme.test>"; got != want {
 		t.Errorf("over TLS the link is %s; want %s", got, want)
 	}
 }

@@ -69,6 +69,8 @@ func corpus() []struct{ target, arrives string } {
 		{"/proxy/default/api/%25252e%25252e/x", refused},
 		{"/proxy/default/api/%2525252e%2525252e/x", refused},
 		{"/proxy/default/api/%252525252525252561", refused},
+		{"/proxy/default/api/%25252561", refused},
+		{"/proxy/default/api/%252561", "/api/%252561"},
 		{"/proxy/default/api/%%32%65%%32%65/x", refused},
 		{"/proxy/default/api/a%252fb", refused},
 		{"/proxy/default/api/a%255cb", refused},
@@ -80,6 +82,8 @@ func corpus() []struct{ target, arrives string } {
 		{"/proxy/default//evil.test/x", refused},
 		{"/proxy/default/api//x", refused},
 		{"/proxy/default/api/x//", refused},
+		{"/proxy/default/api/x/;", refused},
+		{"/proxy/default/api/x/;v=1", refused},
 		{"/proxy/default/;/oauth2/v1/token", refused},
 		{"/proxy/default/;x=y/oauth2/v1/token", refused},
 		{"/proxy/default/api/a%2fb", refused},
@@ -243,7 +247,7 @@ func TestFraming(t *testing.T) {
 				t.Fatalf("answered %s, and the upstream saw %v", got.Status, seen)
 			}
 			one := seen[0]
-			if one.line != "POST /api" || one.body != tt.body || fmt.Sprint(one.header["Authorization"]) != "[Bearer the-token-0]" || one.header["Cookie"] != nil {
+			if one.line != "POST /api" || one.body != tt.body || fmt.Sprint(one.header["Authorization"]) != "[Bearer the-token-0]" || one.header["Cookie"] != nil || one.trailer != nil {
 				t.Errorf("the upstream saw %v", one)
 			}
 			for name := range one.header {

@@ -98,6 +98,8 @@ func TestRequestHeader(t *testing.T) {
 		"Client-Cert", "Client_Cert", "Client-Cert-Chain", "X-Real-IP", "X_Real_Ip", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "X-Cluster-Client-IP", "Client_Ip",
 		"X-Original-URL", "X_Original_URL", "X-Rewrite-URL", "X-Original-Host", "X-Host", "X-HTTP-Host-Override",
 		"X-HTTP-Method-Override", "X_HTTP_Method_Override", "X-HTTP-Method", "X-Method-Override",
+		"Fastly-Client-IP", "X-Originating-IP", "X-Remote-IP", "X-Remote-Addr", "X-Original-URI",
+		"X-Original-Forwarded-For", "X-Envoy-External-Address", "X_Envoy_Original_Path",
 		"Transfer_Encoding", "Content_Length", "X-Named", "X-Also-Named", "Connection-Named",
 	} {
 		req.Header[name] = []string{"evil"}
@@ -141,6 +143,9 @@ func TestUserAgent(t *testing.T) {
 	}
 	if got, there := seen[1].header["User-Agent"]; there {
 		t.Errorf("the proxy sent the User-Agent %q by itself", got)
+	}
+	if got, there := seen[1].header["Accept-Encoding"]; there {
+		t.Errorf("the proxy sent the Accept-Encoding %q by itself", got)
 	}
 }
 

@@ -154,6 +154,45 @@ func TestNonce(t *testing.T) {
 	}
 }
 
+// A proof that a resource refuses for another reason is replaced as well, whichever
+// status it says so with.
+func TestRefusedProof(t *testing.T) {
+	for _, status := range []int{http.StatusBadRequest, http.StatusUnauthorized} {
+		stand := &standIn{tokenType: "DPoP"}
+		r := newRig(t, stand, func(w http.ResponseWriter, req *http.Request) {
+			if strings.HasPrefix(req.Header.Get("DPoP"), "proof-1 ") {
+				w.Header().Set("WWW-Authenticate", `DPoP error="invalid_dpop_proof", error_description="'htu' is wrong"`)
+				w.WriteHeader(status)
+			}
+		})
+		if got := do(t, request(t, "POST", r.url+"/api", strings.NewReader("body"))); got.StatusCode != http.StatusOK {
+			t.Errorf("after a %d: answered %s", status, got.Status)
+		}
+		want := []broker.Answer{{Status: status, Error: "invalid_dpop_proof", Description: "'htu' is wrong"}}
+		if diff := cmp.Diff(want, stand.told()); diff != "" {
+			t.Errorf("told the broker (-want +got)\n%s", diff)
+		}
+	}
+}
+
+// The connection of a refusal serves the second attempt.
+func TestReplayKeepsItsConnection(t *testing.T) {
+	var callers []string
+	r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
+		callers = append(callers, req.RemoteAddr)
+		if len(callers) == 1 {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, "a refusal")
+		}
+	})
+	if got := do(t, request(t, "GET", r.url+"/api", nil)); got.StatusCode != http.StatusOK {
+		t.Error(got.Status)
+	}
+	if len(callers) != 2 || callers[0] != callers[1] {
+		t.Errorf("the attempts came from %v; want one connection", callers)
+	}
+}
+
 // From a bound token to one that is not: the proof of the first does not go along.
 func TestNoProofIsLeftOver(t *testing.T) {
 	stand := &standIn{tokenType: "DPoP"}
@@ -180,14 +219,15 @@ func TestLimitedIsPassedOn(t *testing.T) {
 	r = newRig(t, stand, func(w http.ResponseWriter, req *http.Request) {
 		r.record(req)
 		w.Header().Set("X-Rate-Limit-Remaining", "0")
+		w.Header().Set("DPoP-Nonce", "n1")
 		w.WriteHeader(http.StatusTooManyRequests)
 	})
 	got := do(t, request(t, "GET", r.url+"/api", nil))
 	if seen := r.take(); got.StatusCode != http.StatusTooManyRequests || got.Header.Get("X-Rate-Limit-Remaining") != "0" || len(seen) != 1 {
 		t.Errorf("answered %s after %d attempts", got.Status, len(seen))
 	}
-	if told := stand.told(); told != nil {
-		t.Errorf("told the broker %v", told)
+	if diff := cmp.Diff([]broker.Answer{{Status: http.StatusTooManyRequests, Nonce: "n1"}}, stand.told()); diff != "" {
+		t.Errorf("told the broker (-want +got)\n%s", diff)
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 )
 
 // patientWriter lifts the deadlines that the server sets for requests and answers
-// of a known size: a call may go on for as long as something moves.
+// of a known size. A call may go on for as long as the caller gives or takes what there
+// is, and an upstream that has begun its answer may be silent for as long as the caller
+// waits: that is how events are streamed.
 type patientWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController

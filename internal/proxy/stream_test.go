@@ -97,25 +97,33 @@ func TestPiecesComeAtOnce(t *testing.T) {
 	}
 }
 
-// The header of an answer comes before the first byte of its body.
+// The header of an answer comes before the first byte of its body, unless that is
+// small.
 func TestHeaderComesFirst(t *testing.T) {
-	more := make(chan struct{})
-	r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
-		w.WriteHeader(http.StatusAccepted)
-		_ = http.NewResponseController(w).Flush()
-		select {
-		case <-more:
-		case <-req.Context().Done():
+	for _, length := range []string{"", "1000000"} {
+		more := make(chan struct{})
+		r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
+			if length != "" {
+				w.Header().Set("Content-Length", length)
+			}
+			w.WriteHeader(http.StatusAccepted)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-more:
+			case <-req.Context().Done():
+			}
+		})
+		c := client(t)
+		c.Timeout = 5 * time.Second
+		resp, err := c.Do(request(t, "GET", r.url+"/api", nil))
+		close(more)
+		if err != nil {
+			t.Fatalf("length %q: %v", length, err)
 		}
-	})
-	resp, err := client(t).Do(request(t, "GET", r.url+"/api", nil))
-	close(more)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusAccepted {
-		t.Error(resp.Status)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusAccepted {
+			t.Errorf("length %q: %s", length, resp.Status)
+		}
 	}
 }
 
@@ -181,21 +189,21 @@ func TestTrailer(t *testing.T) {
 func TestLongAnswer(t *testing.T) {
 	next := make(chan struct{})
 	r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
-		for range 3 {
+		for _, text := range []string{"", "more\n", "more\n", "more\n"} { // the header first
 			select {
 			case <-next:
 			case <-req.Context().Done():
 				t.Error("the proxy left")
 				return
 			}
-			_, _ = io.WriteString(w, "more\n")
+			_, _ = io.WriteString(w, text)
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
 	server := impatient(t, r)
 	resp := make(chan answer, 1)
 	go func() { resp <- do(t, request(t, "GET", server+"/api", nil)) }()
-	for range 3 {
+	for range 4 {
 		<-time.After(150 * time.Millisecond) // over the server's 100
 		next <- struct{}{}
 	}
