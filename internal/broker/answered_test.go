@@ -30,6 +30,7 @@ func TestAnswered(t *testing.T) {
 		proof  string // with {ath}
 		learns []string
 		decode map[string]bool // what was learned of paths
+		warns  bool            // that the client should have proofs
 	}{
 		{name: "good", answer: Answer{Status: 200}},
 		{name: "good, with a nonce", answer: Answer{Status: 200, Nonce: "n1"}, learns: []string{"n1"}},
@@ -58,8 +59,8 @@ func TestAnswered(t *testing.T) {
 		{name: "token, but no 401", answer: Answer{Status: 400, Error: "invalid_token"}},
 
 		{name: "Bearer", client: "bearer", answer: Answer{Status: 401}, token: "bearer 2 a b"},
-		{name: "Bearer, and words for a proof", client: "bearer", answer: Answer{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"}, learns: []string{"n1"}},
-		{name: "without a key", client: "off", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, token: "off 2 a b"},
+		{name: "Bearer, and words for a proof", client: "bearer", answer: Answer{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"}, warns: true, learns: []string{"n1"}},
+		{name: "without a key", client: "off", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, warns: true, token: "off 2 a b"},
 
 		{name: "nobody asks", who: caller.Caller{}, answer: Answer{Status: 401, Nonce: "n1"}},
 		{name: "another URL", url: "https://evil.test/", answer: Answer{Status: 401, Nonce: "n1"}},
@@ -70,7 +71,8 @@ func TestAnswered(t *testing.T) {
 				if tt.client == "" {
 					tt.client = "default"
 				}
-				b := callers(t, &strings.Builder{})
+				var log strings.Builder
+				b := callers(t, &log)
 				request := CallRequest{Client: tt.client, Scope: tt.scope, Method: "GET", URL: url, Nonce: tt.given}
 				had, err := b.Authorize(t.Context(), me, request)
 				if err != nil {
@@ -98,6 +100,9 @@ func TestAnswered(t *testing.T) {
 						_, nonce, _ := strings.Cut(said, " ")
 						learned = append(learned, nonce)
 					}
+				}
+				if warned := strings.Contains(log.String(), "a resource wants DPoP proofs"); warned != tt.warns {
+					t.Errorf("warned %t, want %t: %s", warned, tt.warns, log.String())
 				}
 				if diff := cmp.Diff(tt.learns, learned); diff != "" {
 					t.Errorf("nonces (-want +got)\n%s", diff)

@@ -150,28 +150,30 @@ func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallReques
 	if err != nil || client.mayCall(req.URL) != nil {
 		return Credentials{}, false
 	}
-	ofProof := had.Proof != "" && (answer.Error == "use_dpop_nonce" || answer.Error == "invalid_dpop_proof")
+	ofProof := answer.Error == "use_dpop_nonce" || answer.Error == "invalid_dpop_proof"
+	if ofProof && had.Proof == "" {
+		b.log.WarnContext(ctx, "a resource wants DPoP proofs, and the client's tokens are not bound to a key: set dpop of the client to required", "client", client.Name, "url", audited(req.URL))
+		ofProof = false
+	}
 	ofPath := ofProof && strings.Contains(answer.Description, "htu")
+	isEncoded := strings.Contains(withoutQuery(req.URL), "%")
+	sameKey := had.Token.JKT == client.JKT
 	if client.Prover != nil {
 		client.Prover.Nonce(req.URL, answer.Nonce)
-		if ofPath && strings.Contains(withoutQuery(req.URL), "%") {
+		if ofPath && isEncoded {
 			client.Prover.Decode(req.URL, !had.decoded)
 		}
 	}
-	if answer.Final {
-		return Credentials{}, false
-	}
 	token := had.Token
 	switch {
-	case ofProof && had.Token.JKT == client.JKT && answer.Error == "use_dpop_nonce":
+	case answer.Final, ofPath && sameKey && !isEncoded: // there is nothing to decode
+		return Credentials{}, false
+	case ofProof && sameKey && answer.Error == "use_dpop_nonce":
 		if !dpop.ValidNonce(answer.Nonce) {
 			return Credentials{}, false
 		}
 		req.Nonce = answer.Nonce
-	case ofProof && had.Token.JKT == client.JKT:
-		if ofPath && !strings.Contains(withoutQuery(req.URL), "%") {
-			return Credentials{}, false // there is nothing to decode
-		}
+	case ofProof && sameKey: // another proof may do
 	case ofProof, answer.Status == statusUnauthorized:
 		// For a token that is bound to the key which the client had before it changed,
 		// it can make no other proof.
