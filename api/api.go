@@ -45,11 +45,21 @@ type Signed struct {
 	PrivateKeyChanged bool            `json:"private_key_changed"`
 }
 
-// Error answers every request that fails (RFC 6749 section 5.2), but POST /.
+// Error answers every request that fails (RFC 6749 section 5.2), but POST / and calls.
 type Error struct {
 	Error       string    `json:"error"`
 	Description string    `json:"error_description"`
 	Upstream    *Upstream `json:"upstream,omitempty"`
+}
+
+// CallError answers a call that fails. Okta's SDKs show what Okta's errors have, and
+// nothing of the others.
+type CallError struct {
+	Error
+	// Code is the error again.
+	Code string `json:"errorCode"`
+	// Summary is the description again.
+	Summary string `json:"errorSummary"`
 }
 
 // Upstream is what the authorization server said, where it was asked.

@@ -19,7 +19,7 @@ func (a *API) Proxied(handler http.Handler) http.Handler {
 }
 
 // WriteError answers an error of a call, which is an *oauth.Error or that of a
-// context that ended, in the form that all errors have. A client that is not
+// context that ended, in the form that errors of calls have. A client that is not
 // configured is a 400, whatever the caller sent: its Authorization is for the
 // upstream, and a 401 or a 404 would pass for the upstream's. Once an answer has
 // begun the connection is ended instead.
@@ -36,7 +36,7 @@ func writeCallError(w http.ResponseWriter, _ *http.Request, status int, e api.Er
 	}
 	noStore(w)
 	e.Description = describe(e.Description)
-	writeJSON(w, status, e)
+	writeJSON(w, status, api.CallError{Error: e, Code: e.Error, Summary: e.Description})
 }
 
 // callWriter knows whether an answer has begun.

@@ -129,10 +129,22 @@ func TestGuardOfCalls(t *testing.T) {
 			if got.status != http.StatusForbidden || got.json(t)["error"] != "access_denied" || got.header.Get("Cache-Control") != "no-store" {
 				t.Errorf("%s %s with %s: status %d: %s", q.method, q.path, header, got.status, got.body)
 			}
+			got.wantInOktasForm(t)
 			if r.okta.Counters().TokenRequests != before {
 				t.Errorf("%s %s with %s: a token was asked for", q.method, q.path, header)
 			}
 		}
+	}
+}
+
+// wantInOktasForm checks that an error of the broker's has the same words where Okta's
+// SDKs look for them.
+func (a answer) wantInOktasForm(t *testing.T) {
+	t.Helper()
+	told := a.json(t)
+	code, summary := told["errorCode"], told["errorSummary"]
+	if code == nil || code != told["error"] || summary == nil || summary != told["error_description"] {
+		t.Errorf("not in Okta's form: %s", a.body)
 	}
 }
 
@@ -162,6 +174,9 @@ func TestErrorsOfCalls(t *testing.T) {
 			code, _ := got.json(t)["error"].(string)
 			if got.status != tt.status || code != tt.code || got.header.Get("WWW-Authenticate") != "" {
 				t.Errorf("%s %s: status %d: %s", method, tt.path, got.status, got.body)
+			}
+			if code != "" {
+				got.wantInOktasForm(t)
 			}
 		}
 	}
@@ -204,10 +219,13 @@ func TestFailuresOfCalls(t *testing.T) {
 		"other error": func(w http.ResponseWriter, r *http.Request) { api.WriteError(w, r, errors.New("s3cr3t")) },
 		"left":        func(w http.ResponseWriter, r *http.Request) { api.WriteError(w, r, context.Canceled) },
 	}
+	told := func(code, words string) map[string]any {
+		return map[string]any{"error": code, "error_description": words, "errorCode": code, "errorSummary": words}
+	}
 	wants := map[string]map[string]any{
-		"error":       {"error": "server_error", "error_description": "it 'broke'"},
-		"other error": {"error": "server_error", "error_description": "the broker failed; its log has the reason"},
-		"left":        {"error": "temporarily_unavailable", "error_description": "the request ended before there was an answer"},
+		"error":       told("server_error", "it 'broke'"),
+		"other error": told("server_error", "the broker failed; its log has the reason"),
+		"left":        told("temporarily_unavailable", "the request ended before there was an answer"),
 	}
 	statuses := map[string]int{"panic": 500, "error": 502, "other error": 500, "left": 504}
 	begin := map[string]func(http.ResponseWriter){
@@ -244,6 +262,7 @@ func TestFailuresOfCalls(t *testing.T) {
 				if err != nil || got.status != statuses[how] {
 					t.Fatalf("status %d, %v: %s", got.status, err, body)
 				}
+				got.wantInOktasForm(t)
 				if want := wants[how]; want != nil {
 					if diff := cmp.Diff(want, got.json(t)); diff != "" {
 						t.Error(diff)
