@@ -145,8 +145,7 @@ func TestAnsweredIsLimited(t *testing.T) {
 			had   Credentials
 			want  string // empty: the 401 is passed on
 		}{
-			{9 * time.Second, had, ""}, // it was fetched a moment before
-			{time.Second, had, "default 2 a b"},
+			{0, had, "default 2 a b"}, // though it was fetched a moment before
 			{0, had, "default 2 a b"}, // replaced already
 			{9 * time.Second, had, "default 2 a b"},
 		}

@@ -26,8 +26,8 @@ type flight struct {
 
 // fetched waits for a good token other than the one that a caller was offered,
 // which can be nil.
-func (s *Store) fetched(ctx context.Context, key Key, offered *holding) (*holding, error) {
-	f, held, err := s.join(ctx, key, offered)
+func (s *Store) fetched(ctx context.Context, key Key, want Want, offered *holding) (*holding, error) {
+	f, held, err := s.join(ctx, key, want, offered)
 	if f == nil {
 		return held, err
 	}
@@ -41,7 +41,7 @@ func (s *Store) fetched(ctx context.Context, key Key, offered *holding) (*holdin
 
 // join returns the flight to wait for, begun here unless there is one. Instead
 // there can be a token that has landed meanwhile, or a reason for no flight.
-func (s *Store) join(ctx context.Context, key Key, offered *holding) (*flight, *holding, error) {
+func (s *Store) join(ctx context.Context, key Key, want Want, offered *holding) (*flight, *holding, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -57,7 +57,7 @@ func (s *Store) join(ctx context.Context, key Key, offered *holding) (*flight, *
 		return nil, nil, err
 	}
 	if held != nil && !held.stale.Load() {
-		if err := s.mayForce(e, held, now); err != nil {
+		if err := s.mayForce(e, held, want.refused, now); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -31,11 +31,12 @@ func (w Want) possible(held *holding) error {
 }
 
 // mayForce is the one limiter for all that forces a fetch of a token while
-// another is good. The caller holds mu.
-func (s *Store) mayForce(e *entry, held *holding, now time.Time) error {
-	last := held.since
-	if e.forced.After(last) {
-		last = e.forced
+// another is good. One that has just come will do for whoever wants another, but
+// not when it was refused where it was shown. The caller holds mu.
+func (s *Store) mayForce(e *entry, held *holding, refused bool, now time.Time) error {
+	last := e.forced
+	if !refused && held.since.After(last) {
+		last = held.since
 	}
 	if wait := last.Add(forceEvery).Sub(now); wait > 0 {
 		return tooMany(wait)
@@ -92,7 +93,7 @@ func (s *Store) Discard(key Key) error {
 	if held == nil || held.stale.Load() {
 		return nil
 	}
-	if err := s.mayForce(e, held, now); err != nil {
+	if err := s.mayForce(e, held, false, now); err != nil {
 		return err
 	}
 	held.stale.Store(true)
@@ -102,11 +103,11 @@ func (s *Store) Discard(key Key) error {
 
 // Replace returns another token than one that was refused where it was shown: the
 // one that is held, if it is another, else one that is fetched now. It reports false
-// where there is none, or one was fetched a moment before.
+// where there is none, or one was forced a moment before.
 func (s *Store) Replace(ctx context.Context, key Key, refused oauth.Token) (oauth.Token, bool) {
 	token, err := s.Get(ctx, key, Want{})
 	if err == nil && token.Access.Equal(refused.Access) {
-		token, err = s.Get(ctx, key, Want{Fresh: true})
+		token, err = s.Get(ctx, key, Want{Fresh: true, refused: true})
 	}
 	return token, err == nil && !token.Access.Equal(refused.Access)
 }

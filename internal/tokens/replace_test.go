@@ -24,7 +24,7 @@ func replace(t *testing.T, s *Store, key Key, refused int) int {
 }
 
 // A token that was refused is replaced by the one that is held, if it is another,
-// else by one that is fetched, every ten seconds at most.
+// else by one that is fetched, however young it is, but every ten seconds at most.
 func TestReplace(t *testing.T) {
 	const sec, m = time.Second, time.Minute
 	type step struct {
@@ -38,8 +38,9 @@ func TestReplace(t *testing.T) {
 		fails map[int]error // the fetches that do
 		steps []step
 	}{
-		{"fetched just before", nil, []step{{0, 1, 0, 1}, {10*sec - 1, 1, 0, 1}}},
+		{"fetched just before", nil, []step{{0, 1, 2, 2}, {10*sec - 1, 2, 0, 2}, {10 * sec, 2, 3, 3}}},
 		{"fetched before", nil, []step{{10 * sec, 1, 2, 2}}},
+		{"one that nobody forced after one that was", nil, []step{{m, 1, 2, 2}, {m + 60*m, 2, 3, 3}, {m + 60*m, 3, 4, 4}}},
 		{"replaced already", nil, []step{{m, 1, 2, 2}, {m, 1, 2, 2}, {20 * m, 1, 2, 2}}},
 		{"refused again", nil, []step{{m, 1, 2, 2}, {m, 2, 0, 2}, {m + 10*sec - 1, 2, 0, 2}, {m + 10*sec, 2, 3, 3}}},
 		{"the first one after the second", nil, []step{{m, 1, 2, 2}, {2 * m, 2, 3, 3}, {2 * m, 1, 3, 3}}},

@@ -45,6 +45,8 @@ type Want struct {
 	// Fresh asks for a token that is fetched now. It is a wish: where it cannot be
 	// had, or was had just before, the one that is held is given.
 	Fresh bool
+
+	refused bool // where the one that is held was shown; it goes with Fresh
 }
 
 // Exchanger buys a token. Its errors should be of type *oauth.Error.
@@ -127,7 +129,7 @@ func (s *Store) Get(ctx context.Context, key Key, want Want) (oauth.Token, error
 			return s.read(held, left, now), nil
 		}
 	}
-	fetched, err := s.fetched(ctx, key, held)
+	fetched, err := s.fetched(ctx, key, want, held)
 	if err == nil {
 		held = fetched
 	}
