@@ -269,7 +269,7 @@ func occasions() []occasion {
 		{status: 400, example: "widerScope", requests: dpops(toUsers + `,"scope":"okta.users.manage"}`)},
 		{status: 400, example: "scopeNotGranted", requests: callsAndProofs,
 			world: faulty(failed(400, "invalid_scope", "One or more scopes are not configured for the authorization server resource."), true)},
-		{status: 400, example: "upgrade", requests: calls(users, "Connection: upgrade")},
+		{status: 400, example: "upgrade", requests: calls(users, "Upgrade: websocket")},
 		{status: 400, example: "noResource", requests: calls("default/~orders/1")},
 		{status: 401, example: "unknownClient", requests: dpops(toUsers+`,"client":"nobody"}`, nobody)},
 		{status: 403, example: "elsewhere", requests: dpops(`{"method":"GET","url":"https://evil.test/"}`)},

@@ -11,7 +11,8 @@ const longestName = 32
 
 // stripRequest takes out what a caller has no say in: credentials, what proxies
 // tell each other, and what would have an upstream see another method, host, path or
-// length than was sent. ReverseProxy has taken out the hop-by-hop fields.
+// length than was sent. ReverseProxy has taken out the hop-by-hop fields, but for an
+// offer to upgrade.
 func stripRequest(header http.Header) {
 	var folded [longestName]byte
 	for name := range header {
@@ -41,6 +42,7 @@ func fold(to []byte, name string) []byte {
 func isCallersNoBusiness(name []byte) bool {
 	switch string(name) {
 	case "authorization", "dpop", "cookie", "cookie2",
+		"connection", "upgrade", "http2-settings",
 		"content-length", "transfer-encoding", "keep-alive", // in their underscore forms
 		"client-cert", "client-cert-chain", // RFC 9440
 		"forwarded", "via", "client-ip", "true-client-ip", "cf-connecting-ip", "fastly-client-ip",

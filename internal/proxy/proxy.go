@@ -124,15 +124,20 @@ func (p *Proxy) check(r *http.Request) error {
 		return oauth.Fail(oauth.InvalidRequest, "the call has come back: the issuer or a resource of the client leads to this broker")
 	case r.URL.Scheme != "" || r.URL.Host != "" || r.Method == http.MethodConnect:
 		return oauth.Fail(oauth.InvalidRequest, "the request target must be a path: this is not a forward proxy, and where requests go is configured")
-	case len(r.Header["Upgrade"]) > 0 || slices.ContainsFunc(r.Header["Connection"], namesUpgrade):
-		return oauth.Fail(oauth.InvalidRequest, "the proxy does not upgrade connections: ask for HTTP/1.1 without an Upgrade header (Java's HttpClient: version(HTTP_1_1))")
+	case slices.ContainsFunc(r.Header["Upgrade"], leavesHTTP):
+		return oauth.Fail(oauth.InvalidRequest, "the proxy does not upgrade connections: what is called must speak HTTP alone")
 	}
 	return nil
 }
 
-func namesUpgrade(value string) bool {
-	for option := range strings.SplitSeq(value, ",") {
-		if strings.EqualFold(strings.TrimSpace(option), "upgrade") {
+// leavesHTTP reports whether an Upgrade field asks for another protocol than HTTP,
+// such as WebSocket. The HTTP clients of Java and Apache offer h2c and TLS with every
+// request, and go on without where a server ignores that (RFC 9110 section 7.8).
+func leavesHTTP(upgrade string) bool {
+	for protocol := range strings.SplitSeq(upgrade, ",") {
+		switch name, _, _ := strings.Cut(strings.TrimSpace(protocol), "/"); strings.ToLower(name) {
+		case "", "h2c", "http", "tls":
+		default:
 			return true
 		}
 	}

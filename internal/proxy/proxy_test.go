@@ -206,9 +206,8 @@ func TestRefusals(t *testing.T) {
 		code   string
 	}{
 		{"websocket", &standIn{}, "GET /proxy/default/api HTTP/1.1\nConnection: Upgrade\nUpgrade: websocket", 400, "invalid_request"},
-		{"h2c", &standIn{}, "GET /proxy/default/api HTTP/1.1\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: x", 400, "invalid_request"},
-		{"upgrade without a protocol", &standIn{}, "GET /proxy/default/api HTTP/1.1\nConnection: keep-alive, uPgrade", 400, "invalid_request"},
-		{"protocol without an upgrade", &standIn{}, "GET /proxy/default/api HTTP/1.1\nUpgrade: h2c", 400, "invalid_request"},
+		{"websocket among offers", &standIn{}, "GET /proxy/default/api HTTP/1.1\nConnection: Upgrade\nUpgrade: h2c\nUpgrade: TLS/1.2, WebSocket/13", 400, "invalid_request"},
+		{"protocol without an upgrade", &standIn{}, "GET /proxy/default/api HTTP/1.1\nUpgrade: connect-udp", 400, "invalid_request"},
 		{"CONNECT to a path", &standIn{}, "CONNECT /proxy/default/api HTTP/1.1", 400, "invalid_request"},
 		{"CONNECT", &standIn{}, "CONNECT evil.test:443 HTTP/1.1", 400, "invalid_request"},
 		{"absolute target", &standIn{}, "GET http://localhost/proxy/default/api HTTP/1.1", 400, "invalid_request"},
@@ -231,6 +230,34 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("the upstream saw %v", seen)
 			}
 		})
+	}
+}
+
+// An offer to go on in another version of HTTP, or in TLS, is not taken up, and no
+// upstream hears of it. HTTP/2 that began so would go past the broker.
+func TestOffersToUpgrade(t *testing.T) {
+	for _, offer := range []string{
+		"Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAEAAEAAAAIAAAAB", // Java's HttpClient
+		"Upgrade: TLS/1.2\nConnection: Upgrade",                                               // Apache's
+		"Connection: keep-alive, uPgrade",
+		"Upgrade: h2c",
+		"HTTP2-Settings: x",
+		"Connection: Upgrade\nUpgrade: HTTP/2.0, h2c,",
+	} {
+		r := recording(t, &standIn{})
+		for _, method := range []string{"GET", "POST"} {
+			sent := method + " /api HTTP/1.1\nHost: localhost\nContent-Length: 2\n" + offer + "\n\n{}"
+			got := rawDo(t, r.own, strings.ReplaceAll(sent, "\n", "\r\n"))
+			seen := r.take()
+			if got.StatusCode != http.StatusOK || len(seen) != 1 || seen[0].body != "{}" {
+				t.Fatalf("%s with %q: answered %s; the upstream saw %v", method, offer, got.Status, seen)
+			}
+			for _, name := range []string{"Connection", "Upgrade", "Http2-Settings"} {
+				if seen[0].header[name] != nil || got.Header[name] != nil {
+					t.Errorf("%s with %q: the upstream saw %v, and the caller %v", method, offer, seen[0].header, got.Header)
+				}
+			}
+		}
 	}
 }
 
