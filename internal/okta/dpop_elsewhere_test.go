@@ -114,6 +114,49 @@ func TestDPoPElsewhere(t *testing.T) {
 	}
 }
 
+// Servers at Okta's paths, which need no token_endpoint, are understood as well. Their
+// words teach nothing before a token is bound.
+func TestDPoPInOktasPlace(t *testing.T) {
+	tests := []struct{ code, words string }{
+		{"invalid_grant", "grant request is invalid"},      // oidc-provider
+		{"invalid_request", "DPoP proof JWT not provided"}, // an older one
+		{"invalid_request", "DPoP proof is missing"},       // Keycloak
+		{"invalid_dpop_proof", "a DPoP proof is required"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.code+", "+tt.words, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				script := []scriptedReply{
+					{status: 400, code: tt.code, words: tt.words},
+					{status: 400, code: "use_dpop_nonce", nonce: "n1"},
+					{status: 200},
+				}
+				w := proving(t, DPoPAuto, func(n int, _ post) *http.Response { return script[min(n, 3)-1].response("DPoP") })
+				w.works(t)
+				w.wantProofs(t, "-pn")
+				w.works(t)
+				w.wantProofs(t, "n")
+
+				w = proving(t, DPoPOff, func(int, post) *http.Response { return script[0].response("") })
+				if e := w.fails(t); !strings.Contains(e.Description, "clients.billing.dpop") {
+					t.Errorf("off: %s", e.Description)
+				}
+				w.wantProofs(t, "-")
+
+				w = proving(t, DPoPAuto, func(int, post) *http.Response { return script[0].response("") })
+				w.fails(t)
+				w.wantProofs(t, "-pp")
+				w.fails(t)
+				if learned := script[0].code == invalidProof; learned {
+					w.wantProofs(t, "pp")
+				} else {
+					w.wantProofs(t, "-pp")
+				}
+			})
+		})
+	}
+}
+
 // A proof that was made for a skewed clock is made by the server's.
 func TestDPoPElsewhereClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -180,7 +180,6 @@ func TestDPoPIsLearned(t *testing.T) {
 		{"no word for it", 400, "invalid_dpop_proof", "", true},
 		{"the words for a clock", 400, "invalid_dpop_proof", "The DPoP proof JWT is issued in the future.", true},
 		{"the words for a URL", 400, "invalid_dpop_proof", "The 'htu' claim is invalid.", true},
-		{"words without the code", 400, "invalid_request", noProof, false},
 		{"another code", 400, "invalid_scope", noProof, false},
 		{"a client that is not known", 401, "invalid_client", noProof, false},
 	}

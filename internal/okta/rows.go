@@ -42,6 +42,7 @@ const (
 
 	// Of servers that are not Okta.
 	htuAdvice          = "the authorization server was asked at another URL than the DPoP proof is for, {endpoint}: check that clients.{client}.token_endpoint is the address that the server itself knows"
+	invalidGrantAdvice = "the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), set clients.{client}.dpop to auto"
 	invalidProofAdvice = "the authorization server does not accept the broker's DPoP proofs: check that {endpoint} is the address that the server itself knows, the broker's clock, and that no proxy repeats requests"
 
 	refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
@@ -110,7 +111,7 @@ func oktaRows() []row {
 			"{issuer} does not serve the client credentials grant: check clients.{client}.issuer, {org} for okta.* scopes, {org}/oauth2/ID for others"},
 		{0, "invalid_dpop_proof", "header is missing", useProof, oauth.Refused, oauth.ReachClient,
 			"the broker's DPoP proof does not arrive: look for a proxy that takes DPoP headers away"},
-		{0, "invalid_dpop_proof", "'htu'", decodePath, oauth.Refused, oauth.ReachClient,
+		{0, "invalid_dpop_proof", "htu", decodePath, oauth.Refused, oauth.ReachClient,
 			"the authorization server was asked at another URL than the DPoP proof is for, {endpoint}: check that clients.{client}.issuer has the host that the server itself knows"},
 		{0, "invalid_dpop_proof", "issued in the future", useClock, oauth.Refused, oauth.ReachClient,
 			"the broker's clock runs fast: synchronise it"},
@@ -120,6 +121,10 @@ func oktaRows() []row {
 			"the authorization server does not accept the broker's DPoP proofs: check that clients.{client}.issuer has the host that the server itself knows, the broker's clock, and that no proxy repeats requests"},
 		{0, "use_dpop_nonce", "", useNonce, oauth.Refused, oauth.ReachClient,
 			"the authorization server does not accept the nonces for DPoP proofs that it gives itself: ask again; if this goes on, look for a proxy that keeps DPoP-Nonce headers away"},
+		// Of other servers at Okta's paths: see otherRows. Okta's own invalid_grant is a 429.
+		{0, "invalid_grant", "", newProof, oauth.Refused, oauth.ReachClient, invalidGrantAdvice},
+		{0, "invalid_request", "DPoP", newProof, oauth.Refused, oauth.ReachClient,
+			"the authorization server wants another DPoP proof, or one at all: check that clients.{client}.dpop is not off, and that {endpoint} is the address that the server itself knows"},
 		{0, "temporarily_unavailable", "", waitAndRetry, oauth.Unavailable, oauth.ReachServer,
 			"the authorization server is overloaded or in maintenance: ask again later; status.okta.com shows Okta's outages"},
 
@@ -173,7 +178,7 @@ func otherRows() []row {
 		// This grant has nothing else that could be invalid (RFC 6749 section 5.2), and
 		// oidc-provider has no other word for a proof that is missing or used.
 		{0, "invalid_grant", "", newProof, oauth.Refused, oauth.ReachClient,
-			"the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), set clients.{client}.dpop to auto"},
+			invalidGrantAdvice},
 
 		{401, "", "", byState, oauth.Refused, oauth.ReachClient, refusedAdvice},
 		{404, "", "", giveUp, oauth.Refused, oauth.ReachClient,
