@@ -32,7 +32,7 @@ lint:
 	.build/golangci-lint run ./...
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 10m ./internal/httpapi ./internal/tokens ./internal/keys ./internal/proxy
+	$(GO) test -run '^$$' -bench . -benchtime 3s -timeout 10m ./internal/httpapi ./internal/tokens ./internal/keys
 
 fuzz:
 	bash .ci/fuzz $(FUZZTIME)

@@ -10,23 +10,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-)
-
-const (
-	// workers are the goroutines that load either side, each with a connection of
-	// its own.
-	workers = 8
-	// turn is how long a side is loaded before the other has its turn.
-	turn = 50 * time.Millisecond
 )
 
 // BenchmarkGetToken sets a token from the cache against a bare handler that
@@ -55,92 +42,6 @@ func BenchmarkHandler(b *testing.B) {
 	for _, algorithm := range []string{"RS256", "ES256"} {
 		b.Run("POST-"+algorithm, func(b *testing.B) { newTarget(b, algorithm).alone(b, "POST", "/", signBody) })
 	}
-}
-
-// side is one of the two that are compared: it makes the function that a worker
-// calls over and over.
-type side struct {
-	name  string
-	start func(testing.TB) (call func() error)
-}
-
-// compare loads ours and the reference in turns, each first in every other
-// round, so that what else the machine does falls on both. An iteration is a
-// round. It reports the median rate of each, and of the ratios of each round the
-// median and the quartiles; and the median ratio by processor time, the clients'
-// included, which is the one to believe when the machine is busy.
-func compare(b *testing.B, ours, reference side) {
-	sides := []*load{newLoad(b, ours), newLoad(b, reference)}
-	for _, l := range sides { // warms up
-		l.run(b)
-	}
-	var rates [2][]float64
-	var ratios, cpuRatios []float64
-	for round := 0; b.Loop(); round++ {
-		var now [2]sample
-		for i := range sides {
-			i ^= round & 1
-			now[i] = sides[i].run(b)
-			rates[i] = append(rates[i], now[i].perSecond)
-		}
-		ratios = append(ratios, now[0].perSecond/now[1].perSecond)
-		cpuRatios = append(cpuRatios, now[0].perCPUSecond/now[1].perCPUSecond)
-	}
-	b.ReportMetric(0, "ns/op") // of a round: it says nothing
-	b.ReportMetric(quantile(rates[0], 0.5), ours.name+"/s")
-	b.ReportMetric(quantile(rates[1], 0.5), reference.name+"/s")
-	b.ReportMetric(quantile(ratios, 0.5), "ratio")
-	b.ReportMetric(quantile(ratios, 0.25), "ratio-q1")
-	b.ReportMetric(quantile(ratios, 0.75), "ratio-q3")
-	b.ReportMetric(quantile(cpuRatios, 0.5), "ratio-by-cpu")
-}
-
-func quantile(values []float64, q float64) float64 {
-	slices.Sort(values)
-	return values[int(q*float64(len(values)-1)+0.5)]
-}
-
-// sample is what one turn did.
-type sample struct{ perSecond, perCPUSecond float64 }
-
-type load struct{ calls []func() error }
-
-func newLoad(tb testing.TB, s side) *load {
-	l := &load{}
-	for range workers {
-		l.calls = append(l.calls, s.start(tb))
-	}
-	return l
-}
-
-// run loads the side for one turn.
-func (l *load) run(tb testing.TB) sample {
-	var calls atomic.Int64
-	var running sync.WaitGroup
-	begin, cpu := time.Now(), cpuTime(tb)
-	for _, call := range l.calls {
-		running.Go(func() {
-			for time.Since(begin) < turn {
-				if err := call(); err != nil {
-					tb.Error(err)
-					return
-				}
-				calls.Add(1)
-			}
-		})
-	}
-	running.Wait()
-	n := float64(calls.Load())
-	return sample{n / time.Since(begin).Seconds(), n / (cpuTime(tb) - cpu).Seconds()}
-}
-
-// cpuTime is what this process has used.
-func cpuTime(tb testing.TB) time.Duration {
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		tb.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // getToken returns the broker and a bare handler with the same answer.

@@ -39,6 +39,15 @@ type target struct {
 
 func newTarget(tb testing.TB, algorithm string) *target {
 	tb.Helper()
+	return startTarget(tb, algorithm, newApp(tb, "default", issuer, clientID, scopes))
+}
+
+// tokenSize is how long Okta's access tokens are, in bytes.
+const tokenSize = 900
+
+// startTarget is newTarget with an app of one's own.
+func startTarget(tb testing.TB, algorithm string, acme app) *target {
+	tb.Helper()
 	logFile, err := os.Create(filepath.Join(tb.TempDir(), "broker.log"))
 	if err != nil {
 		tb.Fatal(err)
@@ -55,10 +64,9 @@ func newTarget(tb testing.TB, algorithm string) *target {
 	}
 	store := keys.NewStatic(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	ring := newRing(tb, keys.Config{Store: store, Log: log})
-	acme := newApp(tb, "default", issuer, clientID, scopes)
 	register(tb, acme.okta, clientID, activeKey(tb, ring).JWK())
 	acme.okta.SetFault(fakeokta.Fault{Rewrite: func(answer map[string]any) {
-		answer["access_token"] = strings.Repeat("x", 900) // as long as Okta's are
+		answer["access_token"] = strings.Repeat("x", tokenSize)
 	}})
 	api := parts{ring: ring, apps: []app{acme}, log: log}.assemble(tb)
 	return &target{api: api, log: log, private: private, address: strings.TrimPrefix(serve(tb, api, ""), "http://")}
