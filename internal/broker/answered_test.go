@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,11 @@ import (
 	"okta-token-broker/internal/dpop"
 )
 
+// challenged is a field of WWW-Authenticate as Okta's.
+func challenged(code, description string) []string {
+	return []string{fmt.Sprintf(`DPoP algs="ES256", error="%s", error_description="%s"`, code, description)}
+}
+
 // What follows from an answer: another token, another proof, or nothing.
 func TestAnswered(t *testing.T) {
 	const url = acme + "/api/v1/users"
@@ -20,7 +26,7 @@ func TestAnswered(t *testing.T) {
 	me := caller.Local("test")
 	tests := []struct {
 		name   string
-		who    caller.Caller
+		nobody bool // asks
 		client string
 		scope  string
 		url    string // of the call
@@ -34,35 +40,35 @@ func TestAnswered(t *testing.T) {
 	}{
 		{name: "good", answer: Answer{Status: 200}},
 		{name: "good, with a nonce", answer: Answer{Status: 200, Nonce: "n1"}, learns: []string{"n1"}},
-		{name: "no rights, with a nonce", answer: Answer{Status: 403, Nonce: "n1", Error: "insufficient_scope"}, learns: []string{"n1"}},
+		{name: "no rights, with a nonce", answer: Answer{Status: 403, Nonce: "n1", Challenge: challenged("insufficient_scope", "")}, learns: []string{"n1"}},
 		{name: "limited", answer: Answer{Status: 429}},
-		{name: "bad request", answer: Answer{Status: 400, Error: "invalid_request"}},
+		{name: "bad request", answer: Answer{Status: 400, Challenge: challenged("invalid_request", "")}},
 
-		{name: "nonce", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
-		{name: "nonce, 400", answer: Answer{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
-		{name: "nonce after another", given: "n0", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
-		{name: "nonce that does not come", answer: Answer{Status: 401, Error: "use_dpop_nonce"}},
-		{name: "nonce that is none", answer: Answer{Status: 401, Nonce: `"n1"`, Error: "use_dpop_nonce"}},
-		{name: "nonce, final", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce", Final: true}, learns: []string{"n1"}},
+		{name: "nonce", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "nonce, 400", answer: Answer{Status: 400, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "nonce after another", given: "n0", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "nonce that does not come", answer: Answer{Status: 401, Challenge: challenged("use_dpop_nonce", "")}},
+		{name: "nonce that is none", answer: Answer{Status: 401, Nonce: `"n1"`, Challenge: challenged("use_dpop_nonce", "")}},
+		{name: "nonce, final", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", ""), Final: true}, learns: []string{"n1"}},
 
-		{name: "proof", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "The DPoP proof JWT has already been used."}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
-		{name: "htu", url: escaped, answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}, token: "default 1 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=true ath={ath}", decode: map[string]bool{escaped: true}},
-		{name: "htu, final", url: escaped, answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid.", Final: true}, decode: map[string]bool{escaped: true}},
-		{name: "htu with nothing to decode", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}},
-		{name: "htu with nothing to decode but a query", url: url + "?a=%40", answer: Answer{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."}},
+		{name: "proof", answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "The DPoP proof JWT has already been used.")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "htu", url: escaped, answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}, token: "default 1 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=true ath={ath}", decode: map[string]bool{escaped: true}},
+		{name: "htu, final", url: escaped, answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid."), Final: true}, decode: map[string]bool{escaped: true}},
+		{name: "htu with nothing to decode", answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}},
+		{name: "htu with nothing to decode but a query", url: url + "?a=%40", answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}},
 
-		{name: "token", answer: Answer{Status: 401, Error: "invalid_token"}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
-		{name: "token, and a nonce", answer: Answer{Status: 401, Nonce: "n1", Error: "invalid_token"}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "token", answer: Answer{Status: 401, Challenge: challenged("invalid_token", "")}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "token, and a nonce", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("invalid_token", "")}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
 		{name: "token, without words", answer: Answer{Status: 401}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
-		{name: "token of one scope", scope: "b", answer: Answer{Status: 401, Error: "invalid_token"}, token: "default 2 b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
-		{name: "token, final", answer: Answer{Status: 401, Error: "invalid_token", Final: true}},
-		{name: "token, but no 401", answer: Answer{Status: 400, Error: "invalid_token"}},
+		{name: "token of one scope", scope: "b", answer: Answer{Status: 401, Challenge: challenged("invalid_token", "")}, token: "default 2 b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "token, final", answer: Answer{Status: 401, Challenge: challenged("invalid_token", ""), Final: true}},
+		{name: "token, but no 401", answer: Answer{Status: 400, Challenge: challenged("invalid_token", "")}},
 
 		{name: "Bearer", client: "bearer", answer: Answer{Status: 401}, token: "bearer 2 a b"},
-		{name: "Bearer, and words for a proof", client: "bearer", answer: Answer{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"}, warns: true, learns: []string{"n1"}},
-		{name: "without a key", client: "off", answer: Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}, warns: true, token: "off 2 a b"},
+		{name: "Bearer, and words for a proof", client: "bearer", answer: Answer{Status: 400, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, warns: true, learns: []string{"n1"}},
+		{name: "without a key", client: "off", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, warns: true, token: "off 2 a b"},
 
-		{name: "nobody asks", who: caller.Caller{}, answer: Answer{Status: 401, Nonce: "n1"}},
+		{name: "nobody asks", nobody: true, answer: Answer{Status: 401, Nonce: "n1"}},
 		{name: "another URL", url: "https://evil.test/", answer: Answer{Status: 401, Nonce: "n1"}},
 	}
 	for _, tt := range tests {
@@ -83,8 +89,8 @@ func TestAnswered(t *testing.T) {
 					request.URL = tt.url
 				}
 				who := me
-				if tt.name == "nobody asks" {
-					who = tt.who
+				if tt.nobody {
+					who = caller.Caller{}
 				}
 				next, ok := b.Answered(t.Context(), who, request, had, tt.answer)
 				secret := next.Token.Access.Reveal()
@@ -97,7 +103,10 @@ func TestAnswered(t *testing.T) {
 				if tt.client != "off" {
 					decode = b.prover(tt.client).decode
 					for _, said := range b.prover(tt.client).nonces {
-						_, nonce, _ := strings.Cut(said, " ")
+						of, nonce, _ := strings.Cut(said, " ")
+						if of != request.URL {
+							t.Errorf("a nonce of %s was learned for %s", request.URL, of)
+						}
 						learned = append(learned, nonce)
 					}
 				}
@@ -125,7 +134,7 @@ func TestAnsweredEndsWithItsCaller(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if next, ok := b.Answered(ctx, me, request, had, Answer{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"}); ok || next != (Credentials{}) {
+	if next, ok := b.Answered(ctx, me, request, had, Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}); ok || next != (Credentials{}) {
 		t.Errorf("ok %t, token %q, proof %q; want nothing", ok, next.Token.Access.Reveal(), next.Proof)
 	}
 }
@@ -139,7 +148,7 @@ func TestAnsweredIsLimited(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		refused := Answer{Status: 401, Error: "invalid_token"}
+		refused := Answer{Status: 401, Challenge: challenged("invalid_token", "")}
 		steps := []struct {
 			after time.Duration
 			had   Credentials
@@ -175,10 +184,10 @@ func TestAnsweredIsLimited(t *testing.T) {
 // client's takes its place, whatever the resource did not like.
 func TestAnsweredAfterSwap(t *testing.T) {
 	refusals := []Answer{
-		{Status: 401, Nonce: "n1", Error: "use_dpop_nonce"},
-		{Status: 400, Nonce: "n1", Error: "use_dpop_nonce"},
-		{Status: 401, Error: "invalid_dpop_proof", Description: "'htu' claim in the DPoP proof JWT is invalid."},
-		{Status: 401, Error: "invalid_token"},
+		{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")},
+		{Status: 400, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")},
+		{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")},
+		{Status: 401, Challenge: challenged("invalid_token", "")},
 	}
 	for _, to := range []string{"service", "off"} { // another key, and none
 		for _, answer := range refusals {

@@ -3,6 +3,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -66,7 +67,7 @@ type World struct {
 	// SignAny lets Sign serve client ids and audiences that are not configured.
 	SignAny bool
 
-	byID map[string][]*Client // since it is in force
+	byID map[string][]*Client // set by New and Swap
 }
 
 // Config is what a Broker needs.
@@ -144,8 +145,9 @@ func (b *Broker) Forgive(ring *keys.Ring) {
 func (b *Broker) Close() { b.tokens.Close() }
 
 // Client finds a client by its name, or by a client_id that it alone has, in a World
-// that is or was in force. The error is an *oauth.Error.
+// that is or was in force. Empty: DefaultClient. The error is an *oauth.Error.
 func (world *World) Client(name string) (*Client, error) {
+	name = cmp.Or(name, DefaultClient)
 	if len(world.Clients) == 0 {
 		return nil, oauth.Fail(oauth.InvalidRequest, "no client is configured: set OKTA_CLIENT_ORGURL, OKTA_CLIENT_CLIENTID and OKTA_CLIENT_SCOPES, "+
 			"or clients.default.issuer, clients.default.client_id and clients.default.scopes in the configuration file")

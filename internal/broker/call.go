@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/dpop"
@@ -14,13 +16,11 @@ import (
 // Prover proves that a client holds the key which its tokens are bound to (RFC
 // 9449).
 type Prover interface {
-	// Proof makes a proof, for which it sets key and time, the nonce where there is
-	// none, and Decoded.
-	Proof(ctx context.Context, proof *dpop.Proof) (string, error)
-	// Nonce takes up what the server of a URL wants in the next proofs.
-	Nonce(url, nonce string)
-	// Decode takes up whether the server of a URL compares with the decoded path.
-	Decode(url string, decoded bool)
+	// Proof makes a proof, with a key and a time, a nonce where there is none, and the
+	// path in the form that the server compares. decoded says which one that is.
+	Proof(ctx context.Context, proof dpop.Proof) (signed string, decoded bool, err error)
+	// Learn takes up what the server of a URL says of its proofs.
+	Learn(url string, said dpop.Terms)
 }
 
 // CallRequest is a call to a resource server that a caller wants to make, or to have
@@ -44,18 +44,19 @@ type Credentials struct {
 	// Proof goes into the DPoP header. Empty: there is none.
 	Proof string
 
-	decoded bool // that is the form of the path in Proof
+	decoded bool // Proof has the decoded path
 }
 
-// Answer is what a resource server said of the credentials. Error and Description
-// are its words: for comparing, not for passing on.
+// Answer is what a resource server said of the credentials.
 type Answer struct {
 	Status int
 	// Nonce is from DPoP-Nonce, as it came (RFC 9449 section 9). Empty: none.
 	Nonce string
-	// Error and Description are from the challenge in WWW-Authenticate: that of
-	// DPoP, else that of Bearer. Okta gives its reasons there and nowhere else.
-	Error, Description string
+	// Date is the time by the server's clock. Zero: it does not say.
+	Date time.Time
+	// Challenge has the fields of WWW-Authenticate, as they came. Okta gives its reasons
+	// there and nowhere else.
+	Challenge []string
 	// Final says that nothing more is sent, whatever Answered says: all that
 	// counts is the nonce.
 	Final bool
@@ -64,11 +65,8 @@ type Answer struct {
 // Authorize returns what a call has to carry: the client's token, and for one that
 // is bound to a key a fresh proof. It refuses a URL that the client may not call.
 func (b *Broker) Authorize(ctx context.Context, who caller.Caller, req CallRequest) (Credentials, error) {
-	if req.Client == "" {
-		req.Client = DefaultClient
-	}
 	credentials, err := b.authorize(ctx, who, req)
-	b.audit(ctx, "audit: call", who, err, slog.String("client", req.Client), slog.String("scope", req.Scope),
+	b.audit(ctx, "audit: call", who, err, slog.String("client", cmp.Or(req.Client, DefaultClient)), slog.String("scope", req.Scope),
 		slog.String("method", req.Method), slog.String("url", audited(req.URL)))
 	return credentials, err
 }
@@ -77,29 +75,26 @@ func (b *Broker) Authorize(ctx context.Context, who caller.Caller, req CallReque
 // have another of that name, whose token is not for this one's URLs, nor its key for
 // that one's tokens.
 func (b *Broker) authorize(ctx context.Context, who caller.Caller, req CallRequest) (Credentials, error) {
-	for {
-		world := b.world.Load()
-		client, key, err := b.tokenKey(who, TokenRequest{Client: req.Client, Scope: req.Scope})
-		if err != nil {
-			return Credentials{}, err
-		}
-		if err := checkMethod(req.Method); err != nil {
-			return Credentials{}, err
-		}
-		if err := client.mayCall(req.URL); err != nil {
-			return Credentials{}, err
-		}
-		if err := (dpop.Proof{Method: req.Method, URL: req.URL, Nonce: req.Nonce}).Check(); err != nil { // also where there is none to make
-			return Credentials{}, oauth.Fail(oauth.InvalidRequest, err.Error())
-		}
-		token, err := b.tokens.Get(ctx, key, Want{})
-		switch {
-		case err == nil:
-			return client.credentials(ctx, req, token)
-		case oauth.ClassOf(err) != oauth.UnknownClient || b.world.Load() == world:
-			return Credentials{}, err
-		}
+	client, token, err := b.fetch(ctx, who, TokenRequest{Client: req.Client, Scope: req.Scope}, req.allowed)
+	if err != nil {
+		return Credentials{}, err
 	}
+	return client.credentials(ctx, req, token)
+}
+
+// allowed refuses a call that the client may not make, or of which there can be no
+// proof, also where none is needed.
+func (req CallRequest) allowed(client *Client) error {
+	if err := checkMethod(req.Method); err != nil {
+		return err
+	}
+	if err := client.mayCall(req.URL); err != nil {
+		return err
+	}
+	if err := (dpop.Proof{Method: req.Method, URL: req.URL, Nonce: req.Nonce}).Check(); err != nil {
+		return oauth.Fail(oauth.InvalidRequest, err.Error())
+	}
+	return nil
 }
 
 // audited is what the record has of a URL: what can hold a secret is left out.
@@ -129,46 +124,48 @@ func (c *Client) credentials(ctx context.Context, req CallRequest, token oauth.T
 		return Credentials{Token: token}, nil
 	}
 	proof := dpop.Proof{Method: req.Method, URL: req.URL, Nonce: req.Nonce, TokenHash: dpop.TokenHash(token.Access.Reveal())}
-	signed, err := c.Prover.Proof(ctx, &proof)
+	signed, decoded, err := c.Prover.Proof(ctx, proof)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Credentials{}, ctx.Err()
 	case err != nil:
 		return Credentials{}, &oauth.Error{Class: oauth.Internal, Description: "the DPoP proof could not be signed; the broker's log has the reason", Err: err}
 	}
-	return Credentials{token, signed, proof.Decoded}, nil
+	return Credentials{token, signed, decoded}, nil
 }
 
 // Answered tells what a resource server said of a call's credentials, and asks
 // whether others could help. If so it returns them, and ok; a token that was refused
 // has then been replaced, within what the limiter for forced fetches allows.
 func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallRequest, had Credentials, answer Answer) (next Credentials, ok bool) {
-	if req.Client == "" {
-		req.Client = DefaultClient
-	}
 	client, key, err := b.tokenKey(who, TokenRequest{Client: req.Client, Scope: req.Scope})
 	if err != nil || client.mayCall(req.URL) != nil {
 		return Credentials{}, false
 	}
-	ofProof := answer.Error == "use_dpop_nonce" || answer.Error == "invalid_dpop_proof"
+	code, description := dpop.Challenge(answer.Challenge)
+	ofProof := code == dpop.UseNonce || code == dpop.InvalidProof
 	if ofProof && had.Proof == "" {
 		b.log.WarnContext(ctx, "a resource wants DPoP proofs, and the client's tokens are not bound to a key: set dpop of the client to required", "client", client.Name, "url", audited(req.URL))
 		ofProof = false
 	}
-	ofPath := ofProof && strings.Contains(answer.Description, "htu")
+	ofPath := ofProof && strings.Contains(description, "htu")
 	isEncoded := strings.Contains(withoutQuery(req.URL), "%")
 	sameKey := had.Token.JKT == client.JKT
 	if client.Prover != nil {
-		client.Prover.Nonce(req.URL, answer.Nonce)
-		if ofPath && isEncoded {
-			client.Prover.Decode(req.URL, !had.decoded)
+		said := dpop.Terms{Nonce: answer.Nonce}
+		switch {
+		case ofPath && isEncoded:
+			said.Decoded = new(!had.decoded)
+		case ofProof && code == dpop.InvalidProof && !ofPath: // which may be for its time
+			said.Date = answer.Date
 		}
+		client.Prover.Learn(req.URL, said)
 	}
 	token := had.Token
 	switch {
 	case answer.Final, ofPath && sameKey && !isEncoded: // there is nothing to decode
 		return Credentials{}, false
-	case ofProof && sameKey && answer.Error == "use_dpop_nonce":
+	case ofProof && sameKey && code == dpop.UseNonce:
 		if !dpop.ValidNonce(answer.Nonce) {
 			return Credentials{}, false
 		}
@@ -204,18 +201,35 @@ type Target struct {
 // name.
 func (b *Broker) Target(who caller.Caller, client, resource string) (Target, error) {
 	of, _, err := b.tokenKey(who, TokenRequest{Client: client})
-	switch {
-	case err != nil:
+	if err != nil {
 		return Target{}, err
-	case resource != "" && of.Resources[resource] == "":
-		return Target{}, oauth.Fail(oauth.InvalidRequest, "no such resource is configured: see clients."+of.Name+".resources")
+	}
+	base, there := of.Resources[resource]
+	switch {
+	case there:
+		return of.target(base), nil
 	case resource != "":
-		base := of.Resources[resource]
-		return Target{of.Name, base, of.Org != "" && Within(base, of.Org)}, nil
+		return Target{}, oauth.Fail(oauth.InvalidRequest, "no such resource is configured: see clients."+of.Name+".resources")
 	case of.Org == "":
 		return Target{}, oauth.Fail(oauth.InvalidRequest, "the issuer of client "+of.Name+" is not an Okta org, so where calls go is not known: name one of its resources (clients."+of.Name+".resources) as ~NAME")
 	}
-	return Target{of.Name, of.Org, true}, nil
+	return of.target(of.Org), nil
+}
+
+// Targets are all that Target returns for the client.
+func (c *Client) Targets() []Target {
+	var all []Target
+	if c.Org != "" {
+		all = append(all, c.target(c.Org))
+	}
+	for _, base := range c.Resources {
+		all = append(all, c.target(base))
+	}
+	return all
+}
+
+func (c *Client) target(base string) Target {
+	return Target{Client: c.Name, URL: base, Org: c.Org != "" && within(base, c.Org)}
 }
 
 // checkMethod refuses the methods that are for proxies, and those whose answer is the
@@ -232,20 +246,20 @@ func checkMethod(method string) error {
 // below one of its resources.
 func (c *Client) mayCall(target string) error {
 	sent := withoutQuery(target)
-	if c.Org != "" && Within(sent, c.Org) {
+	if c.Org != "" && within(sent, c.Org) {
 		return CheckPath(sent[len(c.Org):], true)
 	}
 	for _, base := range c.Resources {
-		if Within(sent, base) {
+		if within(sent, base) {
 			return CheckPath(sent[len(base):], false)
 		}
 	}
 	return oauth.Fail(oauth.AccessDenied, "client "+c.Name+" may call its org (where its issuer is one) and what clients."+c.Name+".resources lists, and no other URL")
 }
 
-// Within reports whether a URL is a base or below it. Both are as they are sent; a
+// within reports whether a URL is a base or below it. Both are as they are sent; a
 // base has no slash at its end.
-func Within(target, base string) bool {
+func within(target, base string) bool {
 	rest, is := strings.CutPrefix(target, base)
 	return is && (rest == "" || rest[0] == '/')
 }

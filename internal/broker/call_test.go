@@ -29,13 +29,14 @@ type prover struct {
 	made   int
 	nonces []string // that it was told, with whose they are
 	decode map[string]bool
+	dates  []time.Time
 }
 
-func (p *prover) Proof(ctx context.Context, proof *dpop.Proof) (string, error) {
+func (p *prover) Proof(ctx context.Context, proof dpop.Proof) (string, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return "", fmt.Errorf("signing: %w", err)
+		return "", false, fmt.Errorf("signing: %w", err)
 	}
 	p.made++
 	proof.Decoded = p.decode[proof.URL]
@@ -43,22 +44,21 @@ func (p *prover) Proof(ctx context.Context, proof *dpop.Proof) (string, error) {
 	if nonce == "" && len(p.nonces) > 0 {
 		_, nonce, _ = strings.Cut(p.nonces[len(p.nonces)-1], " ")
 	}
-	return fmt.Sprintf("proof %d: %s %s nonce=%s decoded=%t ath=%s", p.made, proof.Method, proof.URL, nonce, proof.Decoded, proof.TokenHash), nil
+	return fmt.Sprintf("proof %d: %s %s nonce=%s decoded=%t ath=%s", p.made, proof.Method, proof.URL, nonce, proof.Decoded, proof.TokenHash), proof.Decoded, nil
 }
 
-func (p *prover) Nonce(url, nonce string) {
-	if !dpop.ValidNonce(nonce) {
-		return
+func (p *prover) Learn(url string, said dpop.Terms) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if dpop.ValidNonce(said.Nonce) {
+		p.nonces = append(p.nonces, url+" "+said.Nonce)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.nonces = append(p.nonces, url+" "+nonce)
-}
-
-func (p *prover) Decode(url string, decoded bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.decode = map[string]bool{url: decoded}
+	if said.Decoded != nil {
+		p.decode = map[string]bool{url: *said.Decoded}
+	}
+	if !said.Date.IsZero() {
+		p.dates = append(p.dates, said.Date)
+	}
 }
 
 // binding is a server whose tokens are bound, or not.

@@ -1,9 +1,7 @@
 package broker_test
 
 import (
-	"context"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +12,7 @@ import (
 	"okta-token-broker/internal/fakeokta"
 	"okta-token-broker/internal/keys"
 	"okta-token-broker/internal/okta"
+	"okta-token-broker/internal/proxy"
 )
 
 const users = issuer + "/api/v1/users"
@@ -59,7 +58,7 @@ func newBound(t *testing.T, file *keys.File) (*broker.Broker, *fakeokta.Okta) {
 	return b, fake
 }
 
-// a call as a proxy makes it: what is refused is sent once more where that can help.
+// call makes calls as the proxy does, and counts what is sent.
 type call struct {
 	t    *testing.T
 	b    *broker.Broker
@@ -70,42 +69,22 @@ type call struct {
 // gets returns the status of GET url.
 func (c *call) gets(url string) int {
 	c.t.Helper()
-	me, request := caller.Local("test"), broker.CallRequest{Method: http.MethodGet, URL: url}
-	with, err := c.b.Authorize(c.t.Context(), me, request)
+	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	resp, err := proxy.Do(c.b, caller.Local("test"), broker.CallRequest{}, c, req)
 	if err != nil {
 		c.t.Error(err)
 		return 0
 	}
-	answer := c.send(request, with)
-	if next, ok := c.b.Answered(c.t.Context(), me, request, with, answer); ok {
-		answer = c.send(request, next)
-		answer.Final = true
-		c.b.Answered(c.t.Context(), me, request, next, answer)
-	}
-	return answer.Status
+	_ = resp.Body.Close()
+	return resp.StatusCode
 }
 
-func (c *call) send(request broker.CallRequest, with broker.Credentials) broker.Answer {
-	c.t.Helper()
+func (c *call) RoundTrip(req *http.Request) (*http.Response, error) {
 	c.sent++
-	r, err := http.NewRequestWithContext(context.WithoutCancel(c.t.Context()), request.Method, request.URL, nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	r.Header.Set("Authorization", with.Token.Type+" "+with.Token.Access.Reveal())
-	r.Header.Set("DPoP", with.Proof)
-	resp, err := c.fake.Transport().RoundTrip(r)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	challenge := resp.Header.Get("WWW-Authenticate")
-	word := func(name string) string {
-		_, after, _ := strings.Cut(challenge, " "+name+`="`)
-		value, _, _ := strings.Cut(after, `"`)
-		return value
-	}
-	return broker.Answer{Status: resp.StatusCode, Nonce: resp.Header.Get("DPoP-Nonce"), Error: word("error"), Description: word("error_description")}
+	return c.fake.Transport().RoundTrip(req)
 }
 
 // Calls of an API that wants proofs and nonces, of which it refuses some, get through.

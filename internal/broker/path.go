@@ -128,19 +128,6 @@ func refuse(reason string) error {
 	return oauth.Fail(oauth.InvalidRequest, "the path "+reason)
 }
 
-// CutResource cuts the name of a resource off a path that begins with /~NAME. Of one
-// that does not, resource is empty. It refuses an empty name.
-func CutResource(path string) (resource, rest string, err error) {
-	after, named := strings.CutPrefix(path, "/~")
-	if !named {
-		return "", path, nil
-	}
-	if resource, rest = CutSegment(after); resource == "" {
-		return "", "", oauth.Fail(oauth.InvalidRequest, "a resource's name is missing after ~")
-	}
-	return resource, rest, nil
-}
-
 // CutSegment cuts a path in front of its first slash.
 func CutSegment(s string) (segment, rest string) {
 	if i := strings.IndexByte(s, '/'); i >= 0 {

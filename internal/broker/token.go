@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"fmt"
@@ -28,41 +29,39 @@ type TokenRequest struct {
 
 // Token returns an access token that is good for one second at least.
 func (b *Broker) Token(ctx context.Context, who caller.Caller, req TokenRequest) (oauth.Token, error) {
-	if req.Client == "" {
-		req.Client = DefaultClient
-	}
-	token, err := b.token(ctx, who, req)
-	b.audit(ctx, "audit: token", who, err, slog.String("client", req.Client), slog.String("scope", req.Scope))
+	_, token, err := b.fetch(ctx, who, req, func(*Client) error { return nil })
+	b.audit(ctx, "audit: token", who, err, slog.String("client", cmp.Or(req.Client, DefaultClient)), slog.String("scope", req.Scope))
 	return token, err
 }
 
-func (b *Broker) token(ctx context.Context, who caller.Caller, req TokenRequest) (oauth.Token, error) {
+// fetch returns a token and the client whose it is, if may has nothing against that.
+func (b *Broker) fetch(ctx context.Context, who caller.Caller, req TokenRequest, may func(*Client) error) (*Client, oauth.Token, error) {
 	for {
 		world := b.world.Load()
-		_, key, err := b.tokenKey(who, req)
+		client, key, err := b.tokenKey(who, req)
+		if err == nil {
+			err = may(client)
+		}
 		if err != nil {
-			return oauth.Token{}, err
+			return nil, oauth.Token{}, err
 		}
 		token, err := b.tokens.Get(ctx, key, req.Want)
 		// What was the client's key when the request began may be no more.
-		if oauth.ClassOf(err) == oauth.UnknownClient && err != nil && b.world.Load() != world {
+		if err != nil && oauth.ClassOf(err) == oauth.UnknownClient && b.world.Load() != world {
 			continue
 		}
-		return token, err
+		return client, token, err
 	}
 }
 
 // Discard drops the token that Token would return, so that the next caller gets
 // another one.
 func (b *Broker) Discard(ctx context.Context, who caller.Caller, req TokenRequest) error {
-	if req.Client == "" {
-		req.Client = DefaultClient
-	}
 	_, key, err := b.tokenKey(who, req)
 	if err == nil {
 		err = b.tokens.Discard(key)
 	}
-	b.audit(ctx, "audit: discard", who, err, slog.String("client", req.Client), slog.String("scope", req.Scope))
+	b.audit(ctx, "audit: discard", who, err, slog.String("client", cmp.Or(req.Client, DefaultClient)), slog.String("scope", req.Scope))
 	return err
 }
 
@@ -134,9 +133,7 @@ func (b *Broker) revoke(ctx context.Context, who caller.Caller, req RevokeReques
 	same := func(_ tokens.Key, held oauth.Token) bool {
 		return subtle.ConstantTimeCompare([]byte(held.Access.Reveal()), []byte(req.Token)) == 1
 	}
-	if client = req.Client; client == "" {
-		client = DefaultClient
-	}
+	client = cmp.Or(req.Client, DefaultClient)
 	if req.Token == "" {
 		return client, oauth.Fail(oauth.InvalidRequest, "token is missing")
 	}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,9 +76,15 @@ func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) err
 		return err
 	}
 	defer b.Close()
-	client, err := world.Client(cmp.Or(flags.client, config.DefaultClient))
+	client, err := world.Client(flags.client)
 	if err != nil {
 		return err
+	}
+	resolved := make([]string, len(urls))
+	for i, word := range urls {
+		if resolved[i], err = curlURL(b, client.Name, word); err != nil {
+			return err
+		}
 	}
 	roots, _, err := rootsOf(cfg.Clients[client.Name])
 	if err != nil {
@@ -88,16 +93,13 @@ func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) err
 	transport := proxy.NewTransport(roots)
 	defer transport.CloseIdleConnections()
 	defer storeProof(cmd.Context(), world, client) // a token may be had though the call failed
-	var failed []error                             // one does not keep the others from being called
-	for _, word := range urls {
-		url, err := curlURL(b, client.Name, word)
-		if err != nil {
-			return err
-		}
-		c := curlCall{broker: b, header: header, body: body, transport: transport}
+
+	c := curlCall{broker: b, header: header, body: body, transport: transport}
+	var failed []error // one does not keep the others from being called
+	for i, url := range resolved {
 		c.request = broker.CallRequest{Client: client.Name, Scope: scopeFlag(flags.scope), Method: curlMethod(flags), URL: url}
 		if err := c.print(cmd, flags); err != nil {
-			failed = append(failed, fmt.Errorf("calling %s: %w", word, err))
+			failed = append(failed, fmt.Errorf("calling %s: %w", urls[i], err))
 		}
 	}
 	return errors.Join(failed...)
@@ -109,7 +111,7 @@ func curlURL(b *broker.Broker, client, word string) (string, error) {
 	if !strings.HasPrefix(word, "/") {
 		return word, nil
 	}
-	resource, rest, err := broker.CutResource(word)
+	resource, rest, err := proxy.CutResource(word)
 	if err != nil {
 		return "", usagef("%v", err)
 	}

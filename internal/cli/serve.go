@@ -137,11 +137,9 @@ func newService(ctx context.Context, cfg config.Config, log *slog.Logger) (*serv
 		return nil, nil, err
 	}
 	s.upstreams = &upstreams{}
-	routes, err := s.upstreams.routes(cfg)
-	if err != nil {
+	if s.upstreams.inUse, err = s.upstreams.routes(cfg, world); err != nil {
 		return nil, nil, err
 	}
-	s.upstreams.replace(routes)
 	logPolicy(cfg, log)
 	s.broker = broker.New(broker.Config{World: world, MaxTokens: cfg.MaxTokens, Log: log})
 	s.upstreams.broker = s.broker
@@ -206,11 +204,11 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 	if len(cfg.Clients) == 0 && len(s.clients) > 0 {
 		return errors.New("it has no client any more, as a file that is being written: restart the broker if that is meant")
 	}
-	routes, err := s.upstreams.routes(cfg)
+	world, err := s.builder.build(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	world, err := s.builder.build(ctx, cfg)
+	routes, err := s.upstreams.routes(cfg, world)
 	if err != nil {
 		return err
 	}
@@ -232,9 +230,7 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 			s.log.Warn("a changed setting needs a restart", "setting", setting.name)
 		}
 	}
-	s.upstreams.add(routes)
-	s.broker.Swap(world)
-	s.upstreams.replace(routes)
+	s.upstreams.swap(routes, world)
 	s.api.SetHosts(cfg.Hosts)
 	s.api.SetJWKSMaxAge(cfg.JWKSMaxAge)
 	s.walkers.End()

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -30,7 +29,7 @@ func newToken(opts *options) *cobra.Command {
 				return err
 			}
 			defer b.Close()
-			client, err := world.Client(cmp.Or(name, config.DefaultClient))
+			client, err := world.Client(name)
 			if err != nil {
 				return fmt.Errorf("getting a token: %w", err)
 			}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"maps"
 	"net/http"
 	"net/url"
 	"sync"
@@ -10,7 +9,6 @@ import (
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/config"
-	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/proxy"
 )
 
@@ -18,7 +16,7 @@ import (
 type upstreams struct {
 	broker *broker.Broker
 
-	mu    sync.RWMutex
+	mu    sync.RWMutex // the broker's world is that of the routes while it is held
 	inUse routes
 }
 
@@ -31,24 +29,21 @@ type routes struct {
 
 // Upstream implements proxy.Upstreams.
 func (u *upstreams) Upstream(who caller.Caller, client, resource string) (*proxy.Upstream, error) {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
 	target, err := u.broker.Target(who, client, resource)
 	if err != nil {
 		return nil, err
 	}
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	if upstream := u.inUse.by[target]; upstream != nil {
-		return upstream, nil
-	}
-	return nil, oauth.Fail(oauth.Unavailable, "the configuration is changing: ask again")
+	return u.inUse.by[target], nil
 }
 
-// routes returns those of a configuration, which has been checked. Connections of
-// the one in use stay. Nothing is put in force.
-func (u *upstreams) routes(cfg config.Config) (routes, error) {
+// routes returns those of a configuration, which has been checked, and its world.
+// Connections of the one in use stay. Nothing is put in force.
+func (u *upstreams) routes(cfg config.Config, world *broker.World) (routes, error) {
 	next := routes{by: map[broker.Target]*proxy.Upstream{}, transports: map[string]*http.Transport{}}
-	for name, client := range cfg.Clients {
-		roots, pem, err := rootsOf(client)
+	for name, client := range world.Clients {
+		roots, pem, err := rootsOf(cfg.Clients[name])
 		if err != nil {
 			return routes{}, err
 		}
@@ -57,33 +52,19 @@ func (u *upstreams) routes(cfg config.Config) (routes, error) {
 			transport = proxy.NewTransport(roots)
 		}
 		next.transports[pem] = transport
-		org := ""
-		if client.IsOrg() {
-			org = client.Issuer
-			next.by[broker.Target{Client: name, URL: org, Org: true}] = &proxy.Upstream{Base: mustParse(org), Org: true, Transport: transport}
-		}
-		for _, resource := range client.Resources {
-			inOrg := org != "" && broker.Within(resource, org)
-			next.by[broker.Target{Client: name, URL: resource, Org: inOrg}] = &proxy.Upstream{Base: mustParse(resource), Org: inOrg, Transport: transport}
+		for _, target := range client.Targets() {
+			next.by[target] = &proxy.Upstream{Base: mustParse(target.URL), Org: target.Org, Transport: transport}
 		}
 	}
 	return next, nil
 }
 
-// add puts further routes in force, so that calls find theirs while one configuration
-// takes the place of the other. One at a time may change what is in force.
-func (u *upstreams) add(further routes) {
-	both := routes{by: maps.Clone(u.inUse.by), transports: maps.Clone(u.inUse.transports)}
-	maps.Copy(both.by, further.by)
-	maps.Copy(both.transports, further.transports)
-	u.replace(both)
-}
-
-// replace leaves these routes alone in force.
-func (u *upstreams) replace(next routes) {
+// swap puts routes in force, and with them the world whose they are.
+func (u *upstreams) swap(next routes, world *broker.World) {
 	u.mu.Lock()
 	old := u.inUse
 	u.inUse = next
+	u.broker.Swap(world)
 	u.mu.Unlock()
 	for pem, transport := range old.transports {
 		if next.transports[pem] == nil {

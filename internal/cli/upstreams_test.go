@@ -4,7 +4,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,37 +16,32 @@ import (
 
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/config"
-	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/proxy"
 )
 
-// While a configuration with one more resource takes the place of another, a call to
-// it is refused or finds its way: at no moment is the resource there and the way is
-// not. The org is there throughout, and connections stay.
-func TestUpstreamsOfAGrowingConfiguration(t *testing.T) {
+// While one configuration takes the place of another, every call finds its way: at no
+// moment is a resource there and the way is not. Connections stay.
+func TestUpstreamsOfAChangingConfiguration(t *testing.T) {
 	const org, below = "https://acme.okta.test", "https://acme.okta.test/api/v1/users"
 	b := broker.New(broker.Config{World: &broker.World{}})
 	defer b.Close()
 	u := &upstreams{broker: b}
-	resources := map[string]string{"users": below}
-	take := func() {
-		of := maps.Clone(resources)
-		next, err := u.routes(config.Config{Clients: map[string]config.Client{"default": {Issuer: org, Resources: of}}})
+	take := func(moving string) {
+		world := &broker.World{Clients: map[string]*broker.Client{
+			"default": {Name: "default", Org: org, Resources: map[string]string{"users": below, "moving": moving}},
+		}}
+		next, err := u.routes(config.Config{}, world)
 		if err != nil {
 			t.Fatal(err)
 		}
-		u.add(next)
-		b.Swap(&broker.World{Clients: map[string]*broker.Client{"default": {Name: "default", Org: org, Resources: of}}})
-		u.replace(next)
+		u.swap(next, world)
 	}
-	u.replace(routes{by: map[broker.Target]*proxy.Upstream{}, transports: map[string]*http.Transport{}})
-	take()
+	take("https://r.test")
 	transport := u.inUse.transports[""]
 	if found, err := u.Upstream(commandLine(), "default", "users"); err != nil || found.Base.String() != below || !found.Org {
 		t.Errorf("a resource at the org: %+v, %v", found, err)
 	}
 
-	var newest atomic.Int64
 	var stop atomic.Bool
 	var calls sync.WaitGroup
 	defer calls.Wait()
@@ -55,26 +49,23 @@ func TestUpstreamsOfAGrowingConfiguration(t *testing.T) {
 	for range 2 {
 		calls.Go(func() {
 			for !stop.Load() {
-				name := fmt.Sprintf("r%d", newest.Load())
-				if _, err := u.Upstream(commandLine(), "default", name); err != nil && oauth.ClassOf(err) != oauth.InvalidRequest {
-					t.Errorf("resource %s: %v", name, err)
+				if found, err := u.Upstream(commandLine(), "default", "moving"); err != nil || found == nil || found.Org {
+					t.Errorf("the resource: %+v, %v", found, err)
 					return
 				}
-				if found, err := u.Upstream(commandLine(), "default", ""); err != nil || found.Base.String() != org || !found.Org {
-					t.Errorf("the org: %v", err)
+				if found, err := u.Upstream(commandLine(), "default", ""); err != nil || found == nil || found.Base.String() != org || !found.Org {
+					t.Errorf("the org: %+v, %v", found, err)
 					return
 				}
 			}
 		})
 	}
-	for i := range 300 {
-		newest.Store(int64(i))
-		name, base := fmt.Sprintf("r%d", i), fmt.Sprintf("https://r%d.test/base", i)
-		resources[name] = base
-		take()
-		found, err := u.Upstream(commandLine(), "default", name)
+	for i := range 3000 {
+		base := fmt.Sprintf("https://r%d.test/base", i)
+		take(base)
+		found, err := u.Upstream(commandLine(), "default", "moving")
 		if err != nil || found.Base.String() != base || found.Org || found.Transport != transport {
-			t.Fatalf("resource %s: %+v, %v", name, found, err)
+			t.Fatalf("resource %d: %+v, %v", i, found, err)
 		}
 	}
 }
@@ -95,11 +86,14 @@ func TestUpstreamsThatAreGone(t *testing.T) {
 	server.Start()
 	t.Cleanup(server.Close)
 	ours, theirs := proxy.NewTransport(nil), proxy.NewTransport(nil)
-	u := &upstreams{}
-	u.replace(routes{transports: map[string]*http.Transport{"ours": ours, "theirs": theirs}})
+	world := &broker.World{}
+	b := broker.New(broker.Config{World: world})
+	defer b.Close()
+	u := &upstreams{broker: b}
+	u.swap(routes{transports: map[string]*http.Transport{"ours": ours, "theirs": theirs}}, world)
 	reach(t, ours, server.URL)
 	reach(t, theirs, server.URL)
-	u.replace(routes{transports: map[string]*http.Transport{"ours": ours}})
+	u.swap(routes{transports: map[string]*http.Transport{"ours": ours}}, world)
 	select {
 	case <-closed:
 	case <-time.After(10 * time.Second):
@@ -119,9 +113,10 @@ func TestUpstreamOfAnAuthority(t *testing.T) {
 	if err := os.WriteFile(file, ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	next, err := (&upstreams{}).routes(config.Config{Clients: map[string]config.Client{
-		"default": {Issuer: "https://acme.okta.test", CAFile: file, Resources: map[string]string{"api": server.URL}},
-	}})
+	next, err := (&upstreams{}).routes(
+		config.Config{Clients: map[string]config.Client{"default": {CAFile: file}}},
+		&broker.World{Clients: map[string]*broker.Client{"default": {Name: "default", Resources: map[string]string{"api": server.URL}}}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func othersErrors() []upstreamError {
 		{"another's 401", says(401, "", ""), nil, refused(notAccepted), 1},
 		{"another's 404", says(404, "", ""), nil, refused(endpoint + " is not there: check clients.default.token_endpoint"), 1},
 		{"another's own error", says(400, "invalid_grant", words), nil,
-			refused("the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), set clients.default.dpop to auto"), 1},
+			refused("the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), clients.default.dpop must not be off"), 1},
 	}
 	for i, tt := range all {
 		all[i].by = func(t *testing.T, o *org) {

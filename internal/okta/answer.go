@@ -49,19 +49,15 @@ type checker struct {
 
 // RoundTrip sends the request once and checks the answer.
 func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	if c.proof != "" {
-		req.Header.Set("DPoP", c.proof)
-	}
 	resp, body, fail := c.send(req)
 	if fail != nil {
 		return nil, fail
 	}
-	brought := c.server.nonces.learnFrom(tokenRequests, resp.Header)
+	nonce := c.server.terms.nonceOf(c.server.forTokens(), resp.Header)
 	switch {
 	case isError(resp.StatusCode):
 		fail := c.refusal(resp, body)
-		fail.brought = brought
+		fail.nonce = nonce
 		return nil, fail
 	case resp.StatusCode != http.StatusOK:
 		return nil, c.unusable(resp, foreign(fmt.Sprintf("the token endpoint answered status %d, not a token", resp.StatusCode)))
@@ -92,6 +88,9 @@ func (c *checker) roundTrip(req *http.Request, most int64) (*http.Response, []by
 	// Without GetBody net/http cannot send the assertion a second time over a
 	// new connection.
 	req.GetBody = nil
+	if c.proof != "" {
+		req.Header.Set("DPoP", c.proof)
+	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Encoding", "identity") // a token is small, a bomb is not
 	req.Header.Set("User-Agent", "okta-token-broker")

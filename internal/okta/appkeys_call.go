@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/oauth"
@@ -42,12 +41,13 @@ type reply struct {
 
 func (r *reply) unusable(err error) *failure { return r.check.unusable(r.resp, err) }
 
-// call makes a request. Where the API wants a nonce in the proof, it makes another
-// with that (RFC 9449 section 9). Where it refuses the rotator's token, as one that
-// was revoked, it makes another with a new token, once in an operation.
+// call makes a request. Where the API wants another proof, with its nonce (RFC 9449
+// section 9), by its clock or because net/http has sent this one twice, it makes another
+// once. Where it refuses the rotator's token, as one that was revoked, it makes another
+// with a new token, once in an operation.
 func (op *operation) call(ctx context.Context, method, target string, body []byte) (*reply, *failure) {
 	server := op.cfg.Rotator.cfg.Server
-	nonced := false
+	proved := false
 	for {
 		if op.limited != nil && server.now().Before(op.until) {
 			return nil, &failure{kind: held, earlier: op.limited}
@@ -61,8 +61,8 @@ func (op *operation) call(ctx context.Context, method, target string, body []byt
 		}
 		got, fail := op.send(ctx, method, target, body)
 		switch {
-		case fail != nil && fail.code == wantsNonce && fail.brought && !nonced:
-			nonced = true
+		case fail != nil && !proved && (fail.code == dpop.InvalidProof || fail.code == dpop.UseNonce && fail.nonce != ""):
+			proved = true
 		case fail != nil && fail.status == http.StatusUnauthorized && !fail.ofProof() && !op.renewed:
 			op.renewed, op.token = true, oauth.Token{}
 		default:
@@ -86,15 +86,16 @@ func (op *operation) send(caller context.Context, method, target string, body []
 	req.Header.Set("Authorization", op.token.Type+" "+token)
 	check := &checker{server: rotator.cfg.Server, secrets: asSent(token)}
 	if op.token.Type == oauth.DPoP {
-		proof, err := rotator.Proof(ctx, &dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)})
-		if err != nil {
+		if check.proof, _, err = rotator.Proof(ctx, dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)}); err != nil {
 			return nil, &failure{kind: signing, err: err}
 		}
-		req.Header.Set("DPoP", proof)
-		check.secrets = append(check.secrets, asSent(proof)...)
+		check.secrets = append(check.secrets, asSent(check.proof)...)
 	}
 	resp, answer, fail := check.roundTrip(req, maxKeyAnswer) //nolint:bodyclose // roundTrip has closed it
-	brought := fail == nil && rotator.cfg.Server.nonces.learnFrom(op.org, resp.Header)
+	nonce := ""
+	if fail == nil {
+		nonce = rotator.cfg.Server.terms.nonceOf(op.org, resp.Header)
+	}
 	switch {
 	case fail != nil && caller.Err() != nil:
 		fail.kind = abandoned
@@ -103,12 +104,9 @@ func (op *operation) send(caller context.Context, method, target string, body []
 		return nil, fail
 	case isError(resp.StatusCode):
 		fail := check.words(resp, answer)
-		fail.brought = brought
-		// Where a proof is concerned, Okta has its reasons in the challenge, and no body.
-		for _, code := range []string{wantsNonce, invalidProof} {
-			if strings.Contains(resp.Header.Get("WWW-Authenticate"), code) {
-				fail.code = code
-			}
+		fail.nonce = nonce
+		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && fail.code == dpop.InvalidProof {
+			rotator.Learn(target, dpop.Terms{Date: date})
 		}
 		return nil, op.refused(fail)
 	}

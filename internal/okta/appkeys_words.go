@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/oauth"
 )
 
@@ -40,9 +41,9 @@ func appKeyRows() []row {
 		{500, "", "", giveUp, oauth.Unavailable, oauth.ReachRequest,
 			"Okta's API of apps failed: call it again later; status.okta.com shows Okta's outages"},
 
-		{0, wantsNonce, "", giveUp, oauth.Refused, oauth.ReachRequest,
+		{0, dpop.UseNonce, "", giveUp, oauth.Refused, oauth.ReachRequest,
 			"Okta's API of apps does not accept the nonces for DPoP proofs that it gives itself: try again; if this goes on, look for a proxy that keeps DPoP-Nonce headers away"},
-		{0, invalidProof, "", giveUp, oauth.Refused, oauth.ReachRequest,
+		{0, dpop.InvalidProof, "", giveUp, oauth.Refused, oauth.ReachRequest,
 			"Okta's API of apps does not accept the DPoP proofs of clients.{rotator}, the rotator: check that clients.{rotator}.issuer is the org, {org}, the broker's clock, and that no proxy repeats requests"},
 
 		{400, invalid, "jwks_uri", giveUp, oauth.Refused, oauth.ReachRequest,

@@ -81,16 +81,16 @@ func (c *Client) do(ctx context.Context, attempt attempt) error {
 }
 
 // An attempt is one request, with an assertion that the key signs.
-type attempt func(context.Context, try) *failure
+type attempt func(context.Context, variant) *failure
 
-// try is what an attempt differs in from the one before.
-type try struct {
+// variant is what an attempt differs in from the one before.
+type variant struct {
 	key *keys.Key
 	// proving asks for a DPoP proof also where it is not known that one is needed.
 	proving bool
-	// decoded puts the endpoint's path without its percent-encoding into the DPoP
-	// proof.
-	decoded bool
+	// nonce is what the answer to the one before brought. Another exchange may have
+	// used up a newer one. Empty: the newest.
+	nonce string
 }
 
 // signedBy makes attempts with the candidates, one after the other. While the
@@ -124,13 +124,14 @@ func (c *Client) signedBy(caller context.Context, matters *keys.Key, candidates 
 func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt attempt) *failure {
 	server := c.cfg.Server
 	var done corrections
+	nonce := ""
 	for posts := 1; ; posts++ {
-		fail := attempt(ctx, try{candidates[0], done.tried[useProof], done.tried[decodePath]})
+		fail := attempt(ctx, variant{candidates[0], done.tried[useProof], nonce})
 		server.metrics.posted(server.issuer, fail)
 		if fail == nil {
 			return nil
 		}
-		fail.late = posts > 1
+		fail.late, nonce = posts > 1, fail.nonce
 		fix := giveUp
 		if posts < maxPosts {
 			fix = done.choose(fail, len(candidates) > 1, c.cfg.DPoP != DPoPOff && fail.endpoint == server.endpoints.Token)
@@ -140,6 +141,8 @@ func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt at
 			return fail
 		case otherKey:
 			candidates = candidates[1:]
+		case decodePath: // also for the exchanges to come
+			server.terms.change(server.forTokens(), func(t *terms) { t.decoded = !t.decoded })
 		case useProof:
 			if fail.ofProof() {
 				c.bound.Store(true) // else it shows in the token

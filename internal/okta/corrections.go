@@ -1,6 +1,10 @@
 package okta
 
-import "strings"
+import (
+	"strings"
+
+	"okta-token-broker/internal/dpop"
+)
 
 // correction is what an exchange does after a failed attempt.
 type correction string
@@ -34,11 +38,52 @@ type corrections struct {
 	waits int
 }
 
-// choose picks what to do about a failure, by the server's words where they are
-// known, else by state. It gives up where the same again would be refused
-// again. hasOther says that there is another key to try, mayProve that the client
+// choose picks what to do about a failure. It gives up where the same again would be
+// refused again. hasOther says that there is another key to try, mayProve that the client
 // can prove that it holds a DPoP key.
 func (done *corrections) choose(f *failure, hasOther, mayProve bool) correction {
+	fix := f.fix(done.tried[useClock])
+	if !done.may(fix, f, hasOther, mayProve) {
+		return giveUp
+	}
+	if done.tried == nil {
+		done.tried = map[correction]bool{}
+	}
+	done.tried[fix] = true
+	if fix == waitAndRetry {
+		done.waits++
+	}
+	return fix
+}
+
+// may reports whether a correction is left, and could help.
+func (done *corrections) may(fix correction, f *failure, hasOther, mayProve bool) bool {
+	switch fix {
+	case giveUp, noKeyWill:
+		return false
+	case otherKey:
+		return hasOther // of which there is one less each time
+	case waitAndRetry:
+		return done.waits < maxWaits
+	}
+	switch {
+	case done.tried[fix]:
+		return false
+	case fix == useClock:
+		return f.clockMoved
+	case fix == useProof:
+		return mayProve && !f.proved
+	case fix == useNonce:
+		return f.nonce != ""
+	case fix == decodePath:
+		return strings.Contains(f.endpoint, "%")
+	}
+	return true
+}
+
+// fix is the correction for a failure, by the server's words where they are known, else
+// by state.
+func (f *failure) fix(clockDone bool) correction {
 	fix := giveUp
 	switch f.kind {
 	case refused:
@@ -48,49 +93,17 @@ func (done *corrections) choose(f *failure, hasOther, mayProve bool) correction 
 	}
 	switch {
 	case fix == byState:
-		fix = f.fixByState(done.tried[useClock])
+		return f.fixByState(clockDone)
 	case !f.proved && (fix.ofProof() || fix == useClock && f.ofProof()):
-		fix = useProof
+		return useProof
 	case fix == useClock && f.ofProof() && !f.clockMoved:
-		fix = newProof
+		return newProof
 	}
-
-	possible := !done.tried[fix]
-	switch fix {
-	case giveUp, noKeyWill:
-		possible = false
-	case useClock:
-		possible = possible && f.clockMoved
-	case otherKey:
-		possible = hasOther // of which there is one less each time
-	case useProof:
-		possible = possible && mayProve && !f.proved
-	case useNonce:
-		possible = possible && f.brought
-	case decodePath:
-		possible = possible && strings.Contains(f.endpoint, "%")
-	case waitAndRetry:
-		possible = done.waits < maxWaits
-		done.waits++
-	}
-	if !possible {
-		return giveUp
-	}
-	if done.tried == nil {
-		done.tried = map[correction]bool{}
-	}
-	done.tried[fix] = true
 	return fix
 }
 
-// The codes of RFC 9449, sections 5 and 8.
-const (
-	invalidProof = "invalid_dpop_proof"
-	wantsNonce   = "use_dpop_nonce"
-)
-
 // ofProof reports whether a refusal is one of a DPoP proof, or of the lack of one.
-func (f *failure) ofProof() bool { return f.code == invalidProof || f.code == wantsNonce }
+func (f *failure) ofProof() bool { return f.code == dpop.InvalidProof || f.code == dpop.UseNonce }
 
 // ofProof reports whether a correction is one of a proof that was sent.
 func (fix correction) ofProof() bool {

@@ -103,8 +103,8 @@ func TestAppKeysProofRefused(t *testing.T) {
 		{"nonces for ever, 400", 400, `DPoP error="use_dpop_nonce"`, "n", "GET GET", "keeps DPoP-Nonce headers away"},
 		{"a nonce that does not come", 401, `DPoP error="use_dpop_nonce"`, "", "GET", "keeps DPoP-Nonce headers away"},
 		{"a nonce that is none", 401, `DPoP error="use_dpop_nonce"`, `"n"`, "GET", "keeps DPoP-Nonce headers away"},
-		{"proof", 401, `DPoP error="invalid_dpop_proof", error_description="..."`, "n", "GET", "does not accept the DPoP proofs of clients.rotator"},
-		{"proof, 400", 400, `DPoP error="invalid_dpop_proof"`, "", "GET", "does not accept the DPoP proofs of clients.rotator"},
+		{"proof", 401, `DPoP error="invalid_dpop_proof", error_description="..."`, "n", "GET GET", "does not accept the DPoP proofs of clients.rotator"},
+		{"proof, 400", 400, `DPoP error="invalid_dpop_proof"`, "", "GET GET", "does not accept the DPoP proofs of clients.rotator"},
 		{"token", 401, `DPoP error="invalid_token"`, "n", "GET GET", "accepts no token of clients.rotator"},
 		{"no words", 401, "", "n", "GET GET", "accepts no token of clients.rotator"},
 	}

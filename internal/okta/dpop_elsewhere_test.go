@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/oauth"
 )
 
@@ -61,7 +62,7 @@ func TestDPoPElsewhere(t *testing.T) {
 			{status: 400, code: "use_dpop_nonce", words: "invalid nonce in DPoP proof", nonce: "n2"}, token,
 		}, "DPoP", "pn", "n", ""},
 		{"oidc-provider, key binding", DPoPRequired, []scriptedReply{refused(400, "invalid_dpop_proof", "invalid DPoP key binding")}, "", "pp", "", "does not accept the broker's DPoP proofs"},
-		{"oidc-provider, off", DPoPOff, []scriptedReply{refused(400, "invalid_grant", "grant request is invalid")}, "", "-", "", "clients.billing.dpop to auto"},
+		{"oidc-provider, off", DPoPOff, []scriptedReply{refused(400, "invalid_grant", "grant request is invalid")}, "", "-", "", "clients.billing.dpop must not be off"},
 		// Such a refusal may have another cause, and teaches nothing by itself.
 		{"invalid_grant for ever", DPoPAuto, []scriptedReply{refused(400, "invalid_grant", "")}, "", "-pp", "-pp", "refuses the client credentials grant"},
 		{"invalid_grant, then a Bearer token", DPoPAuto, []scriptedReply{refused(400, "invalid_grant", ""), token}, "Bearer", "-p", "-", ""},
@@ -147,7 +148,7 @@ func TestDPoPInOktasPlace(t *testing.T) {
 				w.fails(t)
 				w.wantProofs(t, "-pp")
 				w.fails(t)
-				if learned := script[0].code == invalidProof; learned {
+				if learned := script[0].code == dpop.InvalidProof; learned {
 					w.wantProofs(t, "pp")
 				} else {
 					w.wantProofs(t, "-pp")

@@ -232,7 +232,11 @@ func TestDPoPAdvice(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := proving(t, tt.dpop, func(int, post) *http.Response { return answer(400, refusing(tt.code, tt.words)) })
 				e := w.fails(t)
-				if e.Class != oauth.Refused || !strings.Contains(e.Description, tt.says) {
+				want := oauth.Refused
+				if tt.code == "use_dpop_nonce" && tt.dpop != DPoPOff {
+					want = oauth.BadAnswer
+				}
+				if e.Class != want || !strings.Contains(e.Description, tt.says) {
 					t.Errorf("class %d, and no %q in: %s", e.Class, tt.says, e.Description)
 				}
 				w.wantProofs(t, tt.sends)

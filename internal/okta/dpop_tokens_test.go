@@ -21,7 +21,7 @@ func reads(t *testing.T, org *fakeokta.Okta, client *Client, token oauth.Token) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof, err := client.Proof(t.Context(), &dpop.Proof{Method: r.Method, URL: r.URL.String(), TokenHash: dpop.TokenHash(token.Access.Reveal())})
+	proof, _, err := client.Proof(t.Context(), dpop.Proof{Method: r.Method, URL: r.URL.String(), TokenHash: dpop.TokenHash(token.Access.Reveal())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func reads(t *testing.T, org *fakeokta.Okta, client *Client, token oauth.Token) 
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	client.Nonce(r.URL.String(), resp.Header.Get("DPoP-Nonce"))
+	client.Learn(r.URL.String(), dpop.Terms{Nonce: resp.Header.Get("DPoP-Nonce")})
 	return resp.StatusCode
 }
 
@@ -103,8 +103,8 @@ func TestClientsProveApart(t *testing.T) {
 func TestProofOfACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newBound(t, DPoPAuto)
-		w.client.Nonce(issuer, "r1")
-		made, err := w.client.Proof(t.Context(), &dpop.Proof{
+		w.client.Learn(issuer, dpop.Terms{Nonce: "r1"})
+		made, _, err := w.client.Proof(t.Context(), dpop.Proof{
 			Method: "PATCH", URL: issuer + "/api/v1/users/a%40b?x=%2F#y", TokenHash: dpop.TokenHash("token"),
 		})
 		if err != nil {
@@ -132,7 +132,7 @@ func TestProofOfACall(t *testing.T) {
 		{Method: "", URL: issuer}, {Method: "GET ", URL: issuer}, {Method: "GET", URL: ""}, {Method: "GET", URL: "ftp://acme.okta.test"},
 		{Method: "GET", URL: "https://a@acme.okta.test/"}, {Method: "GET", URL: issuer + "/\u00fc"}, {Method: "GET", URL: issuer, Nonce: `"`},
 	} {
-		if made, err := w.client.Proof(t.Context(), &bad); err == nil {
+		if made, _, err := w.client.Proof(t.Context(), bad); err == nil {
 			t.Errorf("%+v has the proof %s", bad, made)
 		}
 	}

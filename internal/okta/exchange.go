@@ -21,9 +21,9 @@ const assertionTypeJWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 // Exchange buys an access token for the scopes. The error is an *oauth.Error.
 func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token, error) {
 	var token oauth.Token
-	err := c.do(ctx, func(ctx context.Context, try try) (fail *failure) {
-		if token, fail = c.buy(ctx, try, scopes); fail == nil {
-			c.last.Store(try.key.Thumbprint())
+	err := c.do(ctx, func(ctx context.Context, with variant) (fail *failure) {
+		if token, fail = c.buy(ctx, with, scopes); fail == nil {
+			c.last.Store(with.key.Thumbprint())
 		}
 		return fail
 	})
@@ -38,8 +38,8 @@ func (c *Client) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Token
 // error is an *oauth.Error; that the server said no is of the class Refused,
 // InvalidScope or BadAnswer, that it said nothing Unavailable or TimedOut.
 func (c *Client) Prove(ctx context.Context, key *keys.Key) error {
-	return c.signedBy(ctx, key, []*keys.Key{key}, true, func(ctx context.Context, try try) *failure {
-		_, fail := c.buy(ctx, try, c.cfg.Scopes)
+	return c.signedBy(ctx, key, []*keys.Key{key}, true, func(ctx context.Context, with variant) *failure {
+		_, fail := c.buy(ctx, with, c.cfg.Scopes)
 		return fail
 	})
 }
@@ -78,26 +78,24 @@ func (c *Client) heard(key *keys.Key, fail *failure) {
 const mostRefused = 16
 
 // buy makes one request for a token, and notes what that says of the key.
-func (c *Client) buy(ctx context.Context, try try, scopes oauth.Scopes) (token oauth.Token, fail *failure) {
-	token, fail = c.ask(ctx, try, scopes)
-	c.heard(try.key, fail)
+func (c *Client) buy(ctx context.Context, with variant, scopes oauth.Scopes) (token oauth.Token, fail *failure) {
+	token, fail = c.ask(ctx, with, scopes)
+	c.heard(with.key, fail)
 	return token, fail
 }
 
 // ask makes one assertion, one proof where the client has to prove that it holds a
 // key, and one POST to the token endpoint.
-func (c *Client) ask(ctx context.Context, try try, scopes oauth.Scopes) (oauth.Token, *failure) {
+func (c *Client) ask(ctx context.Context, with variant, scopes oauth.Scopes) (oauth.Token, *failure) {
 	server, endpoint := c.cfg.Server, c.cfg.Server.endpoints.Token
-	made, fail := c.sign(ctx, try.key, endpoint)
+	made, fail := c.sign(ctx, with.key, endpoint)
 	if fail != nil {
 		return oauth.Token{}, fail
 	}
 	check := &checker{server: server, asked: scopes, client: c.cfg.Name, dpop: c.cfg.DPoP, secrets: asSent(made.jwt)}
-	if c.proves(try) {
+	if c.proves(with) {
 		var err error
-		check.proof, err = c.prove(ctx, dpop.Proof{
-			Method: http.MethodPost, URL: endpoint, Decoded: try.decoded, Nonce: server.nonces.of(tokenRequests),
-		})
+		check.proof, err = c.prove(ctx, server.forTokens(), &dpop.Proof{Method: http.MethodPost, URL: endpoint, Nonce: with.nonce})
 		if err != nil {
 			return oauth.Token{}, &failure{kind: signing, err: err}
 		}
@@ -128,7 +126,7 @@ func (c *Client) ask(ctx context.Context, try try, scopes oauth.Scopes) (oauth.T
 		Access:  secret.New(token.AccessToken),
 		Type:    token.TokenType,
 		Scopes:  check.granted,
-		Kid:     try.key.ID(),
+		Kid:     with.key.ID(),
 		Expires: made.at.Add(check.life), // x/oauth2 counts from the arrival, but the server began earlier
 		Life:    check.life,
 	}

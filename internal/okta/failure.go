@@ -1,6 +1,7 @@
 package okta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/oauth"
 )
 
@@ -44,7 +46,7 @@ type failure struct {
 	endpoint    string   // that was asked
 	clockMoved  bool     // another clock is to be tried
 	proved      bool     // a DPoP proof was sent
-	brought     bool     // the answer has a nonce for the next proof
+	nonce       string   // for the next proof
 	late        bool     // other attempts of the exchange went before
 	earlier     *failure // that closed the gate
 	err         error
@@ -128,8 +130,15 @@ func (c *checker) unusable(resp *http.Response, err error) *failure {
 func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 	fail := c.words(resp, body)
 	fail.row = meaning(c.server.rows(), fail)
-	if fail.proved = c.proof != ""; c.dpop == DPoPOff && fail.ofProof() && fail.row.class == oauth.Refused {
-		fail.row.advice = proofAdvice
+	fail.proved = c.proof != ""
+	if fail.row.class == oauth.Unavailable || !fail.ofProof() && fail.row.fix != useProof {
+		return fail
+	}
+	switch c.dpop {
+	case DPoPOff:
+		fail.row.class, fail.row.reach, fail.row.advice = oauth.Refused, oauth.ReachClient, offAdvice
+	case "":
+		fail.row.class, fail.row.advice = oauth.Refused, noProofAdvice
 	}
 	return fail
 }
@@ -155,6 +164,11 @@ func (c *checker) words(resp *http.Response, body []byte) *failure {
 			}
 			fail.code, fail.description = words.ErrorCode, strings.Join(said, "; ")
 		}
+	}
+	// Where a proof is concerned Okta's resources, and others, have their reasons in the
+	// challenge, and no body.
+	if code, description := dpop.Challenge(resp.Header["Www-Authenticate"]); code == dpop.UseNonce || code == dpop.InvalidProof {
+		fail.code, fail.description = code, cmp.Or(description, fail.description)
 	}
 	fail.code = c.identifier(fail.code)
 	fail.description = c.clean(fail.description)

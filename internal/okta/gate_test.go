@@ -203,7 +203,7 @@ func TestPanicWhileProbing(t *testing.T) {
 					t.Error("no panic")
 				}
 			}()
-			_ = w.client.do(t.Context(), func(context.Context, try) *failure { panic("a bug") })
+			_ = w.client.do(t.Context(), func(context.Context, variant) *failure { panic("a bug") })
 		}()
 		w.works(t)
 	})
@@ -264,9 +264,9 @@ func TestProbeThatSentNothing(t *testing.T) {
 func TestSigningTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		err := w.client.do(t.Context(), func(ctx context.Context, try try) *failure {
+		err := w.client.do(t.Context(), func(ctx context.Context, with variant) *failure {
 			<-ctx.Done()
-			_, fail := w.client.buy(ctx, try, asked)
+			_, fail := w.client.buy(ctx, with, asked)
 			return fail
 		})
 		if e := explained(t, err); e.Class != oauth.TimedOut || e.Reach != oauth.ReachRequest || !strings.Contains(e.Description, "signed") {

@@ -128,12 +128,12 @@ func TestLimitStopsCorrections(t *testing.T) {
 		known := w.active().ID()
 		w.rotate(t) // to a key that the server does not know
 		attempts := 0
-		err := w.client.do(t.Context(), func(ctx context.Context, try try) *failure {
+		err := w.client.do(t.Context(), func(ctx context.Context, with variant) *failure {
 			if attempts++; attempts == 2 {
 				w.okta.SetFault(limited(42 * time.Second))
 				_ = w.fails(t) // another exchange, meanwhile
 			}
-			_, fail := w.client.buy(ctx, try, asked)
+			_, fail := w.client.buy(ctx, with, asked)
 			return fail
 		})
 		w.wantPosts(t, 2)
@@ -150,9 +150,9 @@ func TestLimitWhileSigning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.okta.SetFault(limited(42 * time.Second))
-		err := w.client.do(t.Context(), func(ctx context.Context, try try) *failure {
+		err := w.client.do(t.Context(), func(ctx context.Context, with variant) *failure {
 			_ = w.fails(t) // another exchange, meanwhile
-			_, fail := w.client.buy(ctx, try, asked)
+			_, fail := w.client.buy(ctx, with, asked)
 			return fail
 		})
 		wantRepeated(t, []*oauth.Error{explained(t, err)}, 1, 1)

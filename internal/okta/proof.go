@@ -1,6 +1,7 @@
 package okta
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -28,82 +29,113 @@ const (
 const proofBackDate = 5 * time.Second
 
 // proves reports whether an attempt of the client to get a token has a proof.
-func (c *Client) proves(try try) bool {
-	return c.cfg.DPoP == DPoPRequired || c.cfg.DPoP == DPoPAuto && (try.proving || c.bound.Load())
+func (c *Client) proves(with variant) bool {
+	return c.cfg.DPoP == DPoPRequired || c.cfg.DPoP == DPoPAuto && (with.proving || c.bound.Load())
 }
 
 // Proof makes a DPoP proof for a call with a token of the client. It sets key and
 // time, where there is no nonce the newest that is known of the server, and Decoded
-// as the server wants it. It fails as dpop.Sign does.
-func (c *Client) Proof(ctx context.Context, proof *dpop.Proof) (string, error) {
-	server, whom := c.cfg.Server, originOf(proof.URL)
-	if proof.Nonce == "" {
-		proof.Nonce = server.nonces.of(whom)
-	}
-	_, proof.Decoded = server.decoding.Load(whom)
-	return c.prove(ctx, *proof)
+// as the server wants it, which it returns. It fails as dpop.Sign does.
+func (c *Client) Proof(ctx context.Context, proof dpop.Proof) (signed string, decoded bool, err error) {
+	whom := originOf(proof.URL)
+	signed, err = c.prove(ctx, whom, &proof)
+	return signed, proof.Decoded, err
 }
 
-// Nonce takes up what a resource server wants in the next proofs (RFC 9449 section
-// 9). One that cannot be a nonce changes nothing.
-func (c *Client) Nonce(url, nonce string) { c.cfg.Server.nonces.learn(originOf(url), nonce) }
-
-// Decode takes up whether a resource server compares a proof's htu with the decoded
-// path, as Okta does. Until it is known the path stands there as it is sent.
-func (c *Client) Decode(url string, decoded bool) {
-	if whom := originOf(url); decoded {
-		c.cfg.Server.decoding.Store(whom, true)
-	} else {
-		c.cfg.Server.decoding.Delete(whom)
-	}
-}
-
-// prove signs a proof with the client's DPoP key.
-func (c *Client) prove(ctx context.Context, p dpop.Proof) (string, error) {
+// Learn takes up what the server of a URL says of its proofs. They are dated by the
+// authorization server's clock, until a server refuses that.
+func (c *Client) Learn(url string, said dpop.Terms) {
 	server := c.cfg.Server
+	server.terms.change(originOf(url), func(t *terms) {
+		if dpop.ValidNonce(said.Nonce) {
+			t.nonce = said.Nonce
+		}
+		if said.Decoded != nil {
+			t.decoded = *said.Decoded
+		}
+		if !said.Date.IsZero() {
+			t.heed(said.Date.Add(time.Second/2).Sub(server.now()), server.clock.believed())
+		}
+	})
+}
+
+// prove signs a proof with the client's DPoP key, on the terms of the server.
+func (c *Client) prove(ctx context.Context, whom string, p *dpop.Proof) (string, error) {
+	server := c.cfg.Server
+	known := server.terms.of(whom)
 	p.JWK = c.cfg.ProofKey.JWK()
-	p.IssuedAt = server.now().Add(server.clock.believed() - proofBackDate)
-	return dpop.Sign(ctx, c.cfg.ProofKey, p)
+	p.Nonce = cmp.Or(p.Nonce, known.nonce)
+	p.Decoded = known.decoded
+	p.IssuedAt = server.now().Add(known.clock(server.clock.believed()) - proofBackDate)
+	return dpop.Sign(ctx, c.cfg.ProofKey, *p)
 }
 
-// tokenRequests is where nonces of the token endpoint are kept. They are not those
-// of the resource at the same origin.
-const tokenRequests = ""
+// terms are what is known of the proofs that a server takes.
+type terms struct {
+	nonce   string
+	decoded bool          // the path is compared without its percent-encoding
+	dated   bool          // by a clock of its own:
+	offset  time.Duration // of that against ours
+}
 
-// mostNonces bounds the origins of which a nonce is kept. Those of a configuration
-// are fewer.
-const mostNonces = 4096
+// clock is what to add to our time, where usual is what is added for the
+// authorization server.
+func (t *terms) clock(usual time.Duration) time.Duration {
+	if t.dated {
+		return t.offset
+	}
+	return usual
+}
 
-// nonces are the newest that servers gave. The zero nonces are ready.
-type nonces struct {
+// leastStep is how much a Date header has to differ to make a difference. It has whole
+// seconds.
+const leastStep = time.Second
+
+// heed takes up the clock by which the server refused a proof. If that was dated so
+// already, the header is not the clock's, and is not believed any more.
+func (t *terms) heed(offset, usual time.Duration) {
+	moved := (offset - t.clock(usual)).Abs() > leastStep
+	t.dated = moved && offset.Abs() <= mostOffset
+	t.offset = offset
+}
+
+// book has the terms of servers: of token endpoints by their URL, of resources by their
+// origin. The two are apart where they share an origin, too. The zero book is ready, and
+// safe for concurrent use.
+type book struct {
 	mu sync.Mutex
-	by map[string]string
+	by map[string]terms
 }
 
-func (n *nonces) of(whom string) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.by[whom]
+func (b *book) of(whom string) terms {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.by[whom]
 }
 
-// learn reports whether the nonce is one.
-func (n *nonces) learn(whom, nonce string) bool {
+func (b *book) change(whom string, change func(*terms)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.by == nil {
+		b.by = map[string]terms{}
+	}
+	known := b.by[whom]
+	change(&known)
+	b.by[whom] = known
+}
+
+// nonceOf takes up the nonce of an answer, and returns it. Empty: it has none.
+func (b *book) nonceOf(whom string, header http.Header) string {
+	nonce := header.Get("DPoP-Nonce")
 	if !dpop.ValidNonce(nonce) {
-		return false
+		return ""
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.by == nil || len(n.by) >= mostNonces && n.by[whom] == "" {
-		n.by = map[string]string{}
-	}
-	n.by[whom] = nonce
-	return true
+	b.change(whom, func(t *terms) { t.nonce = nonce })
+	return nonce
 }
 
-// learnFrom takes the nonce of an answer, if it brings one.
-func (n *nonces) learnFrom(whom string, header http.Header) bool {
-	return n.learn(whom, header.Get("DPoP-Nonce"))
-}
+// forTokens is whose terms those of the token endpoint are.
+func (s *Server) forTokens() string { return "token endpoint " + s.endpoints.Token }
 
 // originOf returns the origin of a URL, or all of what is none.
 func originOf(raw string) string {

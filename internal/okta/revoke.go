@@ -21,7 +21,7 @@ func (c *Client) Revoke(ctx context.Context, token string) error {
 	if c.cfg.Server.endpoints.Revoke == "" {
 		return oauth.Fail(oauth.InvalidRequest, "the revocation endpoint of "+c.cfg.Server.issuer+" is not known: it is not Okta")
 	}
-	return c.do(ctx, func(ctx context.Context, try try) *failure { return c.revoke(ctx, try.key, token) })
+	return c.do(ctx, func(ctx context.Context, with variant) *failure { return c.revoke(ctx, with.key, token) })
 }
 
 // revoke makes one assertion, for the revocation endpoint, and one POST to it.

@@ -276,7 +276,7 @@ func TestRevokeHasNoProof(t *testing.T) {
 				}
 				return answer(http.StatusOK, good())
 			})
-			if e := w.refusesToRevoke(t, "a token"); e.Class != oauth.Refused {
+			if e := w.refusesToRevoke(t, "a token"); e.Class != oauth.Refused || !strings.Contains(e.Description, revocation+", where the broker sends none") {
 				t.Errorf("class %d: %v", e.Class, e)
 			}
 			w.wantProofs(t, "-")

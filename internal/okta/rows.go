@@ -37,12 +37,15 @@ const (
 	// jwkCommand shows the active key, whatever other key was tried last.
 	jwkCommand = "the output of `okta-token-broker keys jwk --key {ring}`"
 
-	// proofAdvice is read where no proof was sent.
-	proofAdvice = "the client has to prove that it holds a key (DPoP), and clients.{client}.dpop is off: set it to auto"
+	// Where no proof may be sent.
+	offAdvice     = "the client has to prove that it holds a key (DPoP), and clients.{client}.dpop is off: set it to auto"
+	noProofAdvice = "the authorization server wants a DPoP proof at {endpoint}, where the broker sends none"
 
 	// Of servers that are not Okta.
 	htuAdvice          = "the authorization server was asked at another URL than the DPoP proof is for, {endpoint}: check that clients.{client}.token_endpoint is the address that the server itself knows"
-	invalidGrantAdvice = "the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), set clients.{client}.dpop to auto"
+	nonceAdvice        = "the authorization server does not accept the nonces for DPoP proofs that it gives itself: ask again; if this goes on, look for a proxy that keeps DPoP-Nonce headers away"
+	lostAdvice         = "the broker's DPoP proof does not arrive: look for a proxy that takes DPoP headers away"
+	invalidGrantAdvice = "the authorization server refuses the client credentials grant: its log may have the reason; if the client has to prove that it holds a key (DPoP), clients.{client}.dpop must not be off"
 	invalidProofAdvice = "the authorization server does not accept the broker's DPoP proofs: check that {endpoint} is the address that the server itself knows, the broker's clock, and that no proxy repeats requests"
 
 	refusedAdvice = "the authorization server does not accept the client: check clients.{client}.client_id, issuer and audience, that the public key {kid} is registered (`okta-token-broker keys jwk --key {ring}`), and the broker's clock"
@@ -110,7 +113,7 @@ func oktaRows() []row {
 		{0, "unsupported_grant_type", "", giveUp, oauth.Refused, oauth.ReachClient,
 			"{issuer} does not serve the client credentials grant: check clients.{client}.issuer, {org} for okta.* scopes, {org}/oauth2/ID for others"},
 		{0, "invalid_dpop_proof", "header is missing", useProof, oauth.Refused, oauth.ReachClient,
-			"the broker's DPoP proof does not arrive: look for a proxy that takes DPoP headers away"},
+			lostAdvice},
 		{0, "invalid_dpop_proof", "htu", decodePath, oauth.Refused, oauth.ReachClient,
 			"the authorization server was asked at another URL than the DPoP proof is for, {endpoint}: check that clients.{client}.issuer has the host that the server itself knows"},
 		{0, "invalid_dpop_proof", "issued in the future", useClock, oauth.Refused, oauth.ReachClient,
@@ -119,8 +122,8 @@ func oktaRows() []row {
 			"the broker's clock runs slow: synchronise it"},
 		{0, "invalid_dpop_proof", "", newProof, oauth.Refused, oauth.ReachClient,
 			"the authorization server does not accept the broker's DPoP proofs: check that clients.{client}.issuer has the host that the server itself knows, the broker's clock, and that no proxy repeats requests"},
-		{0, "use_dpop_nonce", "", useNonce, oauth.Refused, oauth.ReachClient,
-			"the authorization server does not accept the nonces for DPoP proofs that it gives itself: ask again; if this goes on, look for a proxy that keeps DPoP-Nonce headers away"},
+		// The next one may do: so this is not remembered as a refusal of the client.
+		{0, "use_dpop_nonce", "", useNonce, oauth.BadAnswer, oauth.ReachScopes, nonceAdvice},
 		// Of other servers at Okta's paths: see otherRows. Okta's own invalid_grant is a 429.
 		{0, "invalid_grant", "", newProof, oauth.Refused, oauth.ReachClient, invalidGrantAdvice},
 		{0, "invalid_request", "DPoP", newProof, oauth.Refused, oauth.ReachClient,
@@ -168,11 +171,11 @@ func otherRows() []row {
 		{0, "invalid_dpop_proof", "DPoP proof is not active", newProof, oauth.Refused, oauth.ReachClient,
 			"the server's clock and the broker's differ: synchronise the broker's"},
 		{0, "invalid_dpop_proof", "", newProof, oauth.Refused, oauth.ReachClient, invalidProofAdvice},
-		{0, "use_dpop_nonce", "", useNonce, oauth.Refused, oauth.ReachClient,
-			"the authorization server does not accept the nonces for DPoP proofs that it gives itself: ask again; if this goes on, look for a proxy that keeps DPoP-Nonce headers away"},
+		// The next one may do: so this is not remembered as a refusal of the client.
+		{0, "use_dpop_nonce", "", useNonce, oauth.BadAnswer, oauth.ReachScopes, nonceAdvice},
 		// Keycloak's words, under a code that says nothing.
-		{0, "invalid_request", "DPoP proof is missing", useProof, oauth.Refused, oauth.ReachClient, proofAdvice},
-		{0, "invalid_request", "DPoP proof required", useProof, oauth.Refused, oauth.ReachClient, proofAdvice},
+		{0, "invalid_request", "DPoP proof is missing", useProof, oauth.Refused, oauth.ReachClient, lostAdvice},
+		{0, "invalid_request", "DPoP proof required", useProof, oauth.Refused, oauth.ReachClient, lostAdvice},
 		{0, "invalid_request", "DPoP HTTP URL", decodePath, oauth.Refused, oauth.ReachClient, htuAdvice},
 		{0, "invalid_request", "DPoP", newProof, oauth.Refused, oauth.ReachClient, invalidProofAdvice},
 		// This grant has nothing else that could be invalid (RFC 6749 section 5.2), and

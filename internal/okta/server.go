@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"okta-token-broker/internal/oauth"
@@ -37,7 +36,7 @@ type ServerConfig struct {
 	// RootCAs verify the server's certificate. Nil: the system's.
 	RootCAs *x509.CertPool
 	// Like is a Server of the same issuer that is reached in another way. What is
-	// known of its clock and its limits is shared. Nil: nothing is known.
+	// known of its clock, its limits and its proofs is shared. Nil: nothing is known.
 	Like *Server
 	// Transport is used instead of one of its own, with fake servers.
 	Transport http.RoundTripper
@@ -61,8 +60,7 @@ type Server struct {
 	metrics   *Metrics
 	clock     *clock
 	gate      *gate
-	nonces    *nonces
-	decoding  *sync.Map // has the origins that compare a proof's htu with the decoded path
+	terms     *book
 }
 
 // NewServer makes a Server. It sends nothing.
@@ -77,11 +75,10 @@ func NewServer(cfg ServerConfig) *Server {
 		metrics:   cfg.Metrics,
 		clock:     &clock{},
 		gate:      &gate{},
-		nonces:    &nonces{},
-		decoding:  &sync.Map{},
+		terms:     &book{},
 	}
 	if cfg.Like != nil {
-		s.clock, s.gate, s.nonces, s.decoding = cfg.Like.clock, cfg.Like.gate, cfg.Like.nonces, cfg.Like.decoding
+		s.clock, s.gate, s.terms = cfg.Like.clock, cfg.Like.gate, cfg.Like.terms
 	}
 	if s.now == nil {
 		s.now = time.Now

@@ -174,7 +174,7 @@ func TestStalledAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, caller := net.Pipe()
 		defer caller.Close()
-		w := newPatientWriter(wire{httptest.NewRecorder(), server})
+		w := newPatientWriter(wire{httptest.NewRecorder(), server}, stalled)
 		defer time.AfterFunc(time.Hour, func() { _ = server.Close() }).Stop() // of one that is held
 		for range 2 {
 			start := time.Now()

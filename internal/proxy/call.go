@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 
 	"okta-token-broker/internal/broker"
@@ -22,9 +24,9 @@ type call struct {
 	in       *http.Request // as it came
 	who      caller.Caller
 	upstream *Upstream
-	resource string // its name. Empty: the client's org
-	here     string // the path of the proxy that stands for the upstream's base
-	request  broker.CallRequest
+	resource string  // its name. Empty: the client's org
+	here     string  // the path of the proxy that stands for the upstream's base
+	client   string  // its name, or its client_id
 	target   url.URL // without the query
 	body     *body   // nil: there is none
 	writer   *patientWriter
@@ -32,7 +34,7 @@ type call struct {
 }
 
 // aim finds where the call goes, and refuses a path that could lead elsewhere.
-func (c *call) aim(client, rest string) error {
+func (c *call) aim(rest string) error {
 	base := c.upstream.Base
 	path := strings.TrimSuffix(base.EscapedPath(), "/") + rest
 	if err := broker.CheckPath(path, c.upstream.Org); err != nil {
@@ -44,7 +46,6 @@ func (c *call) aim(client, rest string) error {
 		return oauth.Fail(oauth.InvalidRequest, "the path is malformed")
 	}
 	c.target = url.URL{Scheme: base.Scheme, Host: base.Host, Path: decoded, RawPath: path}
-	c.request = broker.CallRequest{Client: client, Method: c.in.Method, URL: base.Scheme + "://" + base.Host + path}
 	return nil
 }
 
@@ -58,7 +59,9 @@ func (c *call) rewrite(r *httputil.ProxyRequest) {
 	out.URL = &to
 	out.Trailer = nil // it would come past stripRequest
 	stripRequest(out.Header)
-	out.Header["Via"] = []string{strings.TrimPrefix(r.In.Proto, "HTTP/") + " " + c.proxy.id} // RFC 9110 section 7.6.3
+	// RFC 9110 section 7.6.3. Of those before only brokers are told of, so that a call
+	// ends which goes round through several.
+	out.Header["Via"] = append(slices.DeleteFunc(slices.Clone(r.In.Header["Via"]), isNoBroker), strings.TrimPrefix(r.In.Proto, "HTTP/")+" "+c.proxy.id)
 	if out.Body != nil {
 		c.body = newBody(out.Body, out.ContentLength, c.writer.control)
 		out.Body = c.body.first()
@@ -71,12 +74,12 @@ func (c *call) RoundTrip(out *http.Request) (*http.Response, error) {
 	// ReverseProxy's context passes on interim answers (1xx), and all that is in
 	// their headers.
 	ctx := c.in.Context()
-	resp, err := Do(c.proxy.broker, c.who, c.request, c.upstream.Transport, out.WithContext(ctx))
+	resp, err := Do(c.proxy.broker, c.who, broker.CallRequest{Client: c.client}, c.upstream.Transport, out.WithContext(ctx))
 	if _, unanswered := errors.AsType[cause](err); unanswered {
 		if c.body.failed() {
 			err = oauth.Fail(oauth.InvalidRequest, "the body of the request could not be read to its end")
 		}
-		c.proxy.log.InfoContext(ctx, "a call had no answer", "client", c.request.Client, "upstream", c.upstream.Base.Host, "err", err)
+		c.log().InfoContext(ctx, "a call had no answer", "err", err)
 	}
 	return resp, err
 }
@@ -90,10 +93,8 @@ func (c *call) modify(resp *http.Response) error {
 	c.rewriteURLs(resp.Header, "Link", rewriteLinks)
 	c.rewriteURLs(resp.Header, "Location", rewriteURL)
 	c.rewriteURLs(resp.Header, "Content-Location", rewriteURL)
-	switch {
-	case resp.ContentLength < 0:
-		resp.Body = &trailed{resp.Body, resp}
-	case resp.ContentLength <= bufferSize && c.body.whole():
+	resp.Body = &answerBody{resp.Body, resp, c}
+	if resp.ContentLength >= 0 && resp.ContentLength <= bufferSize && c.body.whole() {
 		// The header can wait for the first of the body, as the caller has nothing more
 		// to send. To flush it alone would cost a tenth of the throughput.
 		c.reverse.FlushInterval, c.writer.missing = 0, resp.ContentLength
@@ -123,20 +124,43 @@ func (c *call) endConnection(header http.Header) {
 	}
 }
 
-// trailed is the body of an answer that may have a trailer, which is known when
-// the body has been closed.
-type trailed struct {
+// answerBody is the body of an answer. What follows it, a trailer, is known when it has
+// been closed.
+type answerBody struct {
 	io.ReadCloser
 	resp *http.Response
+	call *call
 }
 
-func (t *trailed) Close() error {
-	err := t.ReadCloser.Close()
-	stripAnswer(t.resp.Trailer)
+// Read logs when the answer breaks off, which ends the caller's connection without a
+// word.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if ctx := b.call.in.Context(); err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
+		_, words := oauth.OutageOf(err)
+		b.call.log().InfoContext(ctx, "an answer broke off", "err", words)
+	}
+	return n, err
+}
+
+// Close closes the body, and strips its trailer.
+func (b *answerBody) Close() error {
+	err := b.ReadCloser.Close()
+	stripAnswer(b.resp.Trailer)
 	for _, name := range []string{"Link", "Location", "Content-Location"} { // URLs that nobody has rewritten
-		delete(t.resp.Trailer, name)
+		delete(b.resp.Trailer, name)
 	}
 	return err
+}
+
+func (c *call) log() *slog.Logger {
+	return c.proxy.log.With("client", c.client, "upstream", c.upstream.Base.Host)
+}
+
+// isNoBroker reports whether a field of Via names anything but brokers.
+func isNoBroker(via string) bool {
+	_, name, _ := strings.Cut(via, " ")
+	return !strings.HasPrefix(name, viaPrefix)
 }
 
 // inward returns what the caller is told in the place of a URL that the upstream gives.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -13,11 +14,14 @@ import (
 
 // Do makes a request with the credentials that the broker has for the call, and once
 // more if the resource refuses them, the broker has others, and the body can be sent
-// again, which is what req.GetBody is for. It changes req's header. The request ends
-// with its context, whose error is then returned. Other errors are the broker's, or
-// of type *oauth.Error, with nothing in their text that the other side sent.
+// again, which is what req.GetBody is for. Of call it takes client, scope and nonce:
+// what is authorized is what is sent. It changes req's header. The caller closes the
+// answer's body. The request ends with its context, whose error is then returned. Other
+// errors are the broker's, or of type *oauth.Error, with nothing in their text that the
+// other side sent.
 func Do(b Broker, who caller.Caller, call broker.CallRequest, transport http.RoundTripper, req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
+	call.Method, call.URL = req.Method, req.URL.Scheme+"://"+req.URL.Host+cmp.Or(wirePath(req.URL), "/")
 	first, err := b.Authorize(ctx, who, call)
 	if err != nil {
 		return nil, err
@@ -126,9 +130,10 @@ func rewind(req *http.Request) bool {
 func answerOf(resp *http.Response) (answer broker.Answer, matters bool) {
 	answer = broker.Answer{Status: resp.StatusCode, Nonce: resp.Header.Get("DPoP-Nonce")}
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusBadRequest {
-		answer.Error, answer.Description = challenge(resp.Header["Www-Authenticate"])
+		answer.Challenge = resp.Header["Www-Authenticate"]
+		answer.Date, _ = http.ParseTime(resp.Header.Get("Date"))
 	}
-	return answer, answer.Nonce != "" || answer.Status == http.StatusUnauthorized || answer.Error != ""
+	return answer, answer.Nonce != "" || answer.Status == http.StatusUnauthorized || answer.Challenge != nil
 }
 
 const (

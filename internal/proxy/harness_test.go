@@ -23,6 +23,7 @@ import (
 
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/caller"
+	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/proxy"
 	"okta-token-broker/internal/secret"
@@ -72,13 +73,14 @@ func (s *standIn) Answered(_ context.Context, _ caller.Caller, req broker.CallRe
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = append(s.answers, answer)
+	code, _ := dpop.Challenge(answer.Challenge)
 	s.nonce = cmp.Or(answer.Nonce, s.nonce)
 	switch {
 	case answer.Final:
 		return broker.Credentials{}, false
-	case answer.Error == "use_dpop_nonce":
+	case code == dpop.UseNonce:
 		return s.credentials(req), answer.Nonce != ""
-	case answer.Error == "invalid_dpop_proof":
+	case code == dpop.InvalidProof:
 		return s.credentials(req), true
 	case answer.Status != http.StatusUnauthorized || s.stuck:
 		return broker.Credentials{}, false
@@ -96,10 +98,15 @@ func (s *standIn) asked() int {
 	return len(s.requests)
 }
 
-func (s *standIn) told() []broker.Answer {
+// told returns what the broker was told, but for the time.
+func (s *standIn) told() (told []broker.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.answers
+	for _, answer := range s.answers {
+		answer.Date = time.Time{}
+		told = append(told, answer)
+	}
+	return told
 }
 
 // upstreams are by "client" and "client/resource".

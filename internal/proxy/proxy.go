@@ -46,9 +46,10 @@ type Proxy struct {
 	broker    Broker
 	upstreams Upstreams
 	who       func(*http.Request) caller.Caller
-	error     func(http.ResponseWriter, *http.Request, error)
+	fail      func(http.ResponseWriter, *http.Request, error)
 	log       *slog.Logger
-	id        string // among the gateways that a request came through
+	id        string        // among the brokers that a request came through
+	stalled   time.Duration // see the constant
 	silent    *log.Logger
 	buffers   *buffers
 }
@@ -56,8 +57,9 @@ type Proxy struct {
 // New makes a Proxy.
 func New(cfg Config) *Proxy {
 	p := &Proxy{
-		broker: cfg.Broker, upstreams: cfg.Upstreams, who: cfg.Who, error: cfg.Error, log: cfg.Log,
-		id:      "okta-token-broker-" + rand.Text()[:8],
+		broker: cfg.Broker, upstreams: cfg.Upstreams, who: cfg.Who, fail: cfg.Error, log: cfg.Log,
+		id:      viaPrefix + rand.Text()[:8],
+		stalled: stalled,
 		silent:  log.New(io.Discard, "", 0),
 		buffers: &buffers{},
 	}
@@ -76,7 +78,7 @@ func (p *Proxy) Under(prefix string) http.Handler {
 		segment, rest := broker.CutSegment(after)
 		client, err := url.PathUnescape(segment)
 		if !under || err != nil || client == "" || broker.CheckPath("/"+segment, false) != nil {
-			p.error(w, r, oauth.Fail(oauth.InvalidRequest, "the path must be "+prefix+"/CLIENT/..., with a client of the configuration"))
+			p.fail(w, r, oauth.Fail(oauth.InvalidRequest, "the path must be "+prefix+"/CLIENT/..., with a client of the configuration"))
 			return
 		}
 		p.serve(w, r, client, prefix+"/"+segment, rest)
@@ -94,28 +96,44 @@ func (p *Proxy) For(client string) http.Handler {
 // client's proxy, and rest what follows on it.
 func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, client, here, rest string) {
 	if err := p.check(r); err != nil {
-		p.error(w, r, err)
+		p.fail(w, r, err)
 		return
 	}
-	resource, after, err := broker.CutResource(rest)
+	resource, after, err := CutResource(rest)
 	if err != nil {
-		p.error(w, r, err)
+		p.fail(w, r, err)
 		return
 	}
 	here, rest = here+strings.TrimSuffix(rest, after), after
 	who := p.who(r)
 	upstream, err := p.upstreams.Upstream(who, client, resource)
 	if err != nil {
-		p.error(w, r, err)
+		p.fail(w, r, err)
 		return
 	}
-	c := &call{proxy: p, in: r, who: who, upstream: upstream, resource: resource, here: here}
-	if err := c.aim(client, rest); err != nil {
-		p.error(w, r, err)
+	c := &call{proxy: p, in: r, who: who, client: client, upstream: upstream, resource: resource, here: here}
+	if err := c.aim(rest); err != nil {
+		p.fail(w, r, err)
 		return
 	}
 	c.serve(w)
 }
+
+// CutResource cuts the name of a resource off a path that begins with /~NAME. Of one
+// that does not, resource is empty. It refuses an empty name, with an *oauth.Error.
+func CutResource(path string) (resource, rest string, err error) {
+	after, named := strings.CutPrefix(path, "/~")
+	if !named {
+		return "", path, nil
+	}
+	if resource, rest = broker.CutSegment(after); resource == "" {
+		return "", "", oauth.Fail(oauth.InvalidRequest, "a resource's name is missing after ~")
+	}
+	return resource, rest, nil
+}
+
+// viaPrefix begins a broker's name in Via.
+const viaPrefix = "okta-token-broker-"
 
 // check refuses what a proxy must not pass on.
 func (p *Proxy) check(r *http.Request) error {
@@ -146,7 +164,7 @@ func leavesHTTP(upgrade string) bool {
 
 // serve makes the request and passes the answer on.
 func (c *call) serve(w http.ResponseWriter) {
-	c.writer = newPatientWriter(w)
+	c.writer = newPatientWriter(w, c.proxy.stalled)
 	if c.in.ContentLength != 0 {
 		// An upstream may answer while it reads: without this the server would read
 		// all of the body first.
@@ -163,12 +181,13 @@ func (c *call) serve(w http.ResponseWriter) {
 	}
 	defer func() { c.body.end() }() // there is one only later
 	c.reverse.ServeHTTP(c.writer, c.in)
+	c.writer.patience() // the server has yet to write the end of the answer
 }
 
 // fail answers an error.
 func (c *call) fail(w http.ResponseWriter, _ *http.Request, err error) {
 	c.endConnection(w.Header())
-	c.proxy.error(w, c.in, err)
+	c.proxy.fail(w, c.in, err)
 }
 
 // wirePath returns a URL's path as it came over the wire. RawPath is empty where

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -96,12 +97,12 @@ func TestNonce(t *testing.T) {
 		{
 			"401", 401, challenge, false,
 			[]string{"proof-1 POST URL", "proof-2 POST URL n1"}, 200,
-			[]broker.Answer{{Status: 401, Nonce: "n1", Error: "use_dpop_nonce", Description: "Resource server requires nonce in DPoP proof."}},
+			[]broker.Answer{{Status: 401, Nonce: "n1", Challenge: []string{challenge}}},
 		},
 		{
 			"400", 400, challenge, false,
 			[]string{"proof-1 POST URL", "proof-2 POST URL n1"}, 200,
-			[]broker.Answer{{Status: 400, Nonce: "n1", Error: "use_dpop_nonce", Description: "Resource server requires nonce in DPoP proof."}},
+			[]broker.Answer{{Status: 400, Nonce: "n1", Challenge: []string{challenge}}},
 		},
 		{
 			"400 that is not about the nonce", 400, "", true,
@@ -112,8 +113,8 @@ func TestNonce(t *testing.T) {
 			"loop", 401, challenge, true,
 			[]string{"proof-1 POST URL", "proof-2 POST URL n1"}, 401,
 			[]broker.Answer{
-				{Status: 401, Nonce: "n1", Error: "use_dpop_nonce", Description: "Resource server requires nonce in DPoP proof."},
-				{Status: 401, Nonce: "n2", Error: "use_dpop_nonce", Description: "Resource server requires nonce in DPoP proof.", Final: true},
+				{Status: 401, Nonce: "n1", Challenge: []string{challenge}},
+				{Status: 401, Nonce: "n2", Challenge: []string{challenge}, Final: true},
 			},
 		},
 	}
@@ -157,19 +158,22 @@ func TestNonce(t *testing.T) {
 // A proof that a resource refuses for another reason is replaced as well, whichever
 // status it says so with.
 func TestRefusedProof(t *testing.T) {
+	const challenge = `DPoP error="invalid_dpop_proof", error_description="'htu' is wrong"`
+	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, status := range []int{http.StatusBadRequest, http.StatusUnauthorized} {
 		stand := &standIn{tokenType: "DPoP"}
 		r := newRig(t, stand, func(w http.ResponseWriter, req *http.Request) {
 			if strings.HasPrefix(req.Header.Get("DPoP"), "proof-1 ") {
-				w.Header().Set("WWW-Authenticate", `DPoP error="invalid_dpop_proof", error_description="'htu' is wrong"`)
+				w.Header().Set("WWW-Authenticate", challenge)
+				w.Header().Set("Date", date.Format(http.TimeFormat))
 				w.WriteHeader(status)
 			}
 		})
 		if got := do(t, request(t, "POST", r.url+"/api", strings.NewReader("body"))); got.StatusCode != http.StatusOK {
 			t.Errorf("after a %d: answered %s", status, got.Status)
 		}
-		want := []broker.Answer{{Status: status, Error: "invalid_dpop_proof", Description: "'htu' is wrong"}}
-		if diff := cmp.Diff(want, stand.told()); diff != "" {
+		want := []broker.Answer{{Status: status, Date: date, Challenge: []string{challenge}}}
+		if diff := cmp.Diff(want, stand.answers); diff != "" {
 			t.Errorf("told the broker (-want +got)\n%s", diff)
 		}
 	}

@@ -13,22 +13,28 @@ import (
 type patientWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	stalled time.Duration
 	// missing is how much of a small answer was not written yet, in bytes. 0: the
 	// answer is flushed by somebody else.
 	missing int64
 }
 
-func newPatientWriter(w http.ResponseWriter) *patientWriter {
+func newPatientWriter(w http.ResponseWriter, stalled time.Duration) *patientWriter {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{})
 	_ = control.SetWriteDeadline(time.Time{})
-	return &patientWriter{ResponseWriter: w, control: control}
+	return &patientWriter{ResponseWriter: w, control: control, stalled: stalled}
 }
 
-// Write gives the caller its time to take p. A small answer that is whole is left to
+// patience gives the caller its time to take what is written next.
+func (w *patientWriter) patience() {
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.stalled))
+}
+
+// Write writes p. A small answer that is whole is left to
 // the server to send in one piece; a part of one goes at once.
 func (w *patientWriter) Write(p []byte) (int, error) {
-	_ = w.control.SetWriteDeadline(time.Now().Add(stalled))
+	w.patience()
 	n, err := w.ResponseWriter.Write(p)
 	if w.missing > 0 {
 		if w.missing -= int64(n); w.missing > 0 && err == nil {

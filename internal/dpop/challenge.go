@@ -1,11 +1,20 @@
-package proxy
+package dpop
 
 import "strings"
 
-// challenge returns error and error_description of the challenge for DPoP, else
-// for Bearer, in WWW-Authenticate (RFC 9110 section 11.6.1, RFC 9449 section 7.1).
-// What it does not understand it passes over.
-func challenge(fields []string) (code, description string) {
+// The codes with which servers refuse a proof (RFC 9449 sections 5, 7.1, 8 and 9).
+const (
+	// InvalidProof: there is none, or it will not do.
+	InvalidProof = "invalid_dpop_proof"
+	// UseNonce: it lacks the nonce that comes in DPoP-Nonce.
+	UseNonce = "use_dpop_nonce"
+)
+
+// Challenge returns error and error_description of the challenge for DPoP, else
+// for Bearer, in the fields of WWW-Authenticate (RFC 9110 section 11.6.1, RFC 9449
+// section 7.1). They are the server's words: for comparing, not for passing on. What it
+// does not understand it passes over.
+func Challenge(fields []string) (code, description string) {
 	found := false
 	for _, field := range fields {
 		scheme := ""
