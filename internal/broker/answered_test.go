@@ -124,6 +124,73 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
+// The time of a refusal is learned where the proof may have been refused for its time,
+// and no other.
+func TestAnsweredLearnsTheTime(t *testing.T) {
+	const url = acme + "/api/a%40b"
+	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	tests := []struct {
+		name   string
+		answer Answer
+		learns bool
+	}{
+		{"proof", Answer{Status: 400, Challenge: challenged("invalid_dpop_proof", "The DPoP proof JWT is issued in the future.")}, true},
+		{"proof, without words", Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "")}, true},
+		{"proof, final", Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", ""), Final: true}, true},
+		{"htu", Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}, false},
+		{"nonce", Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, false},
+		{"token", Answer{Status: 401, Challenge: challenged("invalid_token", "")}, false},
+		{"good", Answer{Status: 200, Nonce: "n1"}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := callers(t, &strings.Builder{})
+			me, request := caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: url}
+			had, err := b.Authorize(t.Context(), me, request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.answer.Date = date
+			b.Answered(t.Context(), me, request, had, tt.answer)
+			if got := b.prover("default").dates; (len(got) == 1 && got[0].Equal(date)) != tt.learns || !tt.learns && got != nil {
+				t.Errorf("learned %v", got)
+			}
+		})
+	}
+}
+
+// A server that refuses the decoded path gets the encoded one again.
+func TestAnsweredTriesTheOtherPath(t *testing.T) {
+	b := callers(t, &strings.Builder{})
+	me, request := caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: acme + "/api/a%40b"}
+	with, err := b.Authorize(t.Context(), me, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{true, false, true} {
+		var ok bool
+		if with, ok = b.Answered(t.Context(), me, request, with, Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "htu")}); !ok || with.decoded != want {
+			t.Errorf("refusal %d: ok %t, decoded %t, want %t", i+1, ok, with.decoded, want)
+		}
+	}
+}
+
+// What a resource wants of a client without a key is logged, and of the URL no part that
+// can hold a secret.
+func TestAnsweredWarningHasNoQuery(t *testing.T) {
+	var log strings.Builder
+	b := callers(t, &log)
+	me, request := caller.Local("test"), CallRequest{Client: "bearer", Method: "GET", URL: acme + "/api?token=hidden"}
+	had, err := b.Authorize(t.Context(), me, request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Answered(t.Context(), me, request, had, Answer{Status: 400, Challenge: challenged("use_dpop_nonce", "")})
+	if got := log.String(); !strings.Contains(got, "a resource wants DPoP proofs") || !strings.Contains(got, "url="+acme+"/api\n") || strings.Contains(got, "hidden") {
+		t.Error(got)
+	}
+}
+
 // For a caller who has left there is no proof, so nothing is sent for it.
 func TestAnsweredEndsWithItsCaller(t *testing.T) {
 	b := callers(t, &strings.Builder{})

@@ -245,7 +245,7 @@ func checkMethod(method string) error {
 // mayCall refuses a URL that is neither at the client's org, outside /oauth2/, nor
 // below one of its resources.
 func (c *Client) mayCall(target string) error {
-	sent := withoutQuery(target)
+	sent := normalOrigin(withoutQuery(target))
 	if c.Org != "" && within(sent, c.Org) {
 		return CheckPath(sent[len(c.Org):], true)
 	}
@@ -257,8 +257,22 @@ func (c *Client) mayCall(target string) error {
 	return oauth.Fail(oauth.AccessDenied, "client "+c.Name+" may call its org (where its issuer is one) and what clients."+c.Name+".resources lists, and no other URL")
 }
 
-// within reports whether a URL is a base or below it. Both are as they are sent; a
-// base has no slash at its end.
+// normalOrigin writes scheme and host of a URL in lower case, and without the port that
+// its scheme has anyway, as the bases are written (RFC 3986 section 6.2). The rest stays.
+func normalOrigin(raw string) string {
+	scheme, rest, _ := strings.Cut(raw, "://")
+	host, path := CutSegment(rest)
+	scheme, host = strings.ToLower(scheme), strings.ToLower(host)
+	switch scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return scheme + "://" + host + path
+}
+
+// within reports whether a URL is a base or below it. A base has no slash at its end.
 func within(target, base string) bool {
 	rest, is := strings.CutPrefix(target, base)
 	return is && (rest == "" || rest[0] == '/')

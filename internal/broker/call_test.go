@@ -128,6 +128,12 @@ func TestAuthorize(t *testing.T) {
 		{"nonce", me, CallRequest{Client: "default", Method: "GET", URL: users, Nonce: "n"}, "DPoP default 1 a b", "proof 1: GET " + users + " nonce=n decoded=false ath={ath}", 0, ""},
 		{"Bearer", me, CallRequest{Client: "bearer", Method: "GET", URL: users, Nonce: "n"}, "Bearer bearer 1 a b", "", 0, ""},
 		{"without a key", me, CallRequest{Client: "off", Method: "GET", URL: users}, "Bearer off 1 a b", "", 0, ""},
+		{"default port", me, CallRequest{Client: "default", Method: "GET", URL: "https://acme.okta.com:443/api"}, "DPoP default 1 a b", "proof 1: GET https://acme.okta.com:443/api nonce= decoded=false ath={ath}", 0, ""},
+		{"upper case", me, CallRequest{Client: "default", Method: "GET", URL: "HTTPS://ACME.Okta.com/Api"}, "DPoP default 1 a b", "proof 1: GET HTTPS://ACME.Okta.com/Api nonce= decoded=false ath={ath}", 0, ""},
+		{"another port", me, CallRequest{Client: "default", Method: "GET", URL: "https://acme.okta.com:80/api"}, "", "", oauth.AccessDenied, "no other URL"},
+		{"another scheme", me, CallRequest{Client: "default", Method: "GET", URL: "http://acme.okta.com:443/api"}, "", "", oauth.AccessDenied, "no other URL"},
+		{"upper case below /oauth2/", me, CallRequest{Client: "default", Method: "GET", URL: "https://ACME.okta.com:443/oauth2/v1/token"}, "", "", oauth.AccessDenied, "/oauth2/"},
+		{"a user", me, CallRequest{Client: "default", Method: "GET", URL: "https://acme.okta.com@evil.test/api"}, "", "", oauth.AccessDenied, "no other URL"},
 		{"resource", me, CallRequest{Client: "service", Method: "POST", URL: api + "/x"}, "DPoP service 1 a b", "proof 1: POST " + api + "/x nonce= decoded=false ath={ath}", 0, ""},
 		{"no resource", me, CallRequest{Client: "custom", Method: "GET", URL: users}, "", "", oauth.AccessDenied, "clients.custom.resources"},
 		{"another's resource", me, CallRequest{Client: "default", Method: "GET", URL: api}, "", "", oauth.AccessDenied, "clients.default.resources"},
@@ -178,7 +184,8 @@ func TestAuthorizeEndsWithItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, when := range []string{"before there is a token", "before there is a proof"} {
-		if _, err := b.Authorize(ctx, caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: acme}); !errors.Is(err, context.Canceled) || oauth.ClassOf(err) == oauth.InvalidRequest {
+		_, err := b.Authorize(ctx, caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: acme})
+		if _, explained := errors.AsType[*oauth.Error](err); explained || !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", when, err)
 		}
 		if _, err := b.Token(t.Context(), caller.Local("test"), TokenRequest{}); err != nil {

@@ -61,12 +61,16 @@ func TestMayCall(t *testing.T) {
 		{org, "https://user@acme.okta.com/", denied},
 		{org, "https://user:password@acme.okta.com/", denied},
 		{org, "https://@acme.okta.com/", denied},
-		{org, "https://acme.okta.com:443/api", denied},
+		{org, "https://acme.okta.com:443/api", yes},
+		{org, "https://acme.okta.com:443", yes},
+		{org, "https://acme.okta.com:443:443/api", denied},
+		{org, "https://acme.okta.com:0443/api", denied},
 		{org, "https://acme.okta.com:8443/api", denied},
 		{org, "https://acme.okta.com:/api", denied},
 		{org, "https://acme.okta.com./api", denied},
-		{org, "https://ACME.okta.com/api", denied},
-		{org, "HTTPS://acme.okta.com/api", denied},
+		{org, "https://ACME.okta.com/api", yes},
+		{org, "https://ACME.okta.com/OAuth2/v1/token", denied},
+		{org, "HTTPS://acme.okta.com/api", yes},
 		{org, "https://acme-admin.okta.com/api", denied},
 		{org, "https://sub.acme.okta.com/api", denied},
 		{org, "https://okta.com/api", denied},
@@ -97,6 +101,10 @@ func TestMayCall(t *testing.T) {
 		{org, acme + "/%25256fauth2/v1/token", denied},
 		{org, acme + "/oauth2;x=y/v1/token", denied},
 		{org, acme + "/oauth2%3b/v1/token", denied},
+		{org, acme + "/oauth2%3fx/v1/token", denied},
+		{org, acme + "/oauth2%23x", denied},
+		{org, acme + "/api/..%3fx", invalid},
+		{org, acme + "/api/%2e%2e%23", invalid},
 		{org, acme + "/oauth2./v1/token", denied},
 		{org, acme + "/oauth2%20/v1/token", denied},
 		{org, acme + "/%EF%BD%8Fauth2/v1/token", invalid},
@@ -199,13 +207,22 @@ func FuzzMayCall(f *testing.F) {
 		if client.mayCall(target) != nil {
 			return
 		}
-		rest, is := strings.CutPrefix(target, base)
+		u, err := url.Parse(target)
+		if err != nil {
+			return // there is no proof of it, and nothing is sent
+		}
+		if port := u.Port(); u.User != nil || u.Scheme != "https" || port != "" && port != "443" {
+			t.Fatalf("%q is not at the origin of %s", target, base)
+		}
+		below, is := strings.CutPrefix("https://"+strings.ToLower(u.Hostname())+u.EscapedPath(), base)
+		if !is || below != "" && below[0] != '/' {
+			t.Fatalf("%q is not below %s", target, base)
+		}
+		_, rest := CutSegment(target[len("https://"):]) // as it is sent
 		if end := strings.IndexAny(rest, "?#"); end >= 0 {
 			rest = rest[:end]
 		}
-		if !is || rest != "" && rest[0] != '/' {
-			t.Fatalf("%q is not below %s", target, base)
-		}
+		rest = strings.TrimPrefix(rest, strings.TrimPrefix(base, "https://"+strings.ToLower(u.Hostname())))
 		for range 8 {
 			for i, segment := range strings.Split(strings.ReplaceAll(rest, `\`, "/"), "/") {
 				name, _, _ := strings.Cut(segment, ";")

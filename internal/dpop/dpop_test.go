@@ -197,6 +197,7 @@ func TestRefusals(t *testing.T) {
 		{"key that is no object", func(p *Proof) { p.JWK = json.RawMessage(`"kty"`) }},
 		{"key without a type", func(p *Proof) { p.JWK = json.RawMessage(`{"crv":"P-256"}`) }},
 		{"private EC key", func(p *Proof) { p.JWK = json.RawMessage(strings.TrimSuffix(anyJWK, "}") + `,"d":"AA"}`) }},
+		{"private RSA key of many primes", func(p *Proof) { p.JWK = json.RawMessage(`{"kty":"RSA","n":"AA","e":"AQAB","oth":[]}`) }},
 		{"private RSA key", func(p *Proof) { p.JWK = json.RawMessage(`{"kty":"RSA","n":"AA","e":"AQAB","dq":"AA"}`) }},
 		{"shared key", func(p *Proof) { p.JWK = json.RawMessage(`{"kty":"oct","k":"AA"}`) }},
 	}

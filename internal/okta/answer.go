@@ -114,6 +114,11 @@ type foreign string
 
 func (f foreign) Error() string { return string(f) }
 
+// advised is what is wrong with an answer, and what to do about it.
+type advised string
+
+func (a advised) Error() string { return string(a) }
+
 // tokenResponse is RFC 6749 section 5.1.
 type tokenResponse struct {
 	AccessToken *string        `json:"access_token"`
@@ -175,7 +180,7 @@ func (c *checker) tokenType(kind string) (string, error) {
 	case strings.EqualFold(kind, oauth.Bearer) && c.dpop != DPoPRequired:
 		return oauth.Bearer, nil
 	case strings.EqualFold(kind, oauth.Bearer):
-		return "", fmt.Errorf("the token is a Bearer token, and clients.%s.dpop is required: turn DPoP on for the app, or set dpop to auto", c.client)
+		return "", advised("the token is a Bearer token, and clients." + c.client + ".dpop is required: turn DPoP on for the app, or set dpop to auto")
 	case !strings.EqualFold(kind, oauth.DPoP):
 		return "", errors.New("token_type is neither Bearer nor DPoP")
 	case c.proof == "":

@@ -165,3 +165,28 @@ func TestAppKeysProofsAreFiltered(t *testing.T) {
 		}
 	}
 }
+
+// A proof that is refused for its time, or because the connection broke and net/http sent
+// it again, is made anew, by the API's clock.
+func TestAppKeysProofIsMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := scriptedBoundKeys(t, func(n int, _ *http.Request) (*http.Response, error) {
+			if n == 1 {
+				return answer(400, "", "WWW-Authenticate", `DPoP error="invalid_dpop_proof", error_description="`+proofOfFuture+`"`, "Date", dateAt(-time.Minute)), nil
+			}
+			return answer(200, `{"keys":[]}`, "Content-Type", "application/json"), nil
+		})
+		if _, err := k.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := k.api.took(); got != "GET GET" {
+			t.Errorf("called %q", got)
+		}
+		_, first := decode(t, k.api.sent[0].Header.Get("DPoP"))
+		_, second := decode(t, k.api.sent[1].Header.Get("DPoP"))
+		if first["jti"] == second["jti"] {
+			t.Error("one proof was sent twice")
+		}
+		wantTime(t, second["iat"], time.Now().Add(-time.Minute-proofBackDate), time.Second)
+	})
+}

@@ -61,7 +61,11 @@ func (c *Client) explain(f *failure, active *keys.Key) *oauth.Error {
 func (f *failure) unanswered(who, setting, client string) (oauth.Class, string) {
 	switch f.kind {
 	case badAnswer:
-		return oauth.BadAnswer, fmt.Sprintf("%s gave an answer that is not usable: %v; check %s, and that no proxy answers in its place", who, f.err, setting)
+		words := fmt.Sprintf("%s gave an answer that is not usable: %v", who, f.err)
+		if _, is := errors.AsType[advised](f.err); !is {
+			words += "; check " + setting + ", and that no proxy answers in its place"
+		}
+		return oauth.BadAnswer, words
 	case abandoned:
 		return oauth.TimedOut, "the request ended before " + who + " answered"
 	case tooSlow:

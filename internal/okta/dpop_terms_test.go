@@ -1,0 +1,152 @@
+package okta
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"okta-token-broker/internal/dpop"
+)
+
+// provedAt returns the iat of a proof for a call of a URL, as the time from now on.
+func (w *world) provedAt(t *testing.T, url string) time.Duration {
+	t.Helper()
+	made, _, err := w.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: url, TokenHash: dpop.TokenHash("t")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, claims := decode(t, made)
+	seconds, err := claims["iat"].(json.Number).Int64()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Unix(seconds, 0).Sub(time.Now().Truncate(time.Second))
+}
+
+// A proof for a resource is dated by the authorization server's clock, until the resource
+// has refused one and said what its own is.
+func TestProofByTheResourcesClock(t *testing.T) {
+	const here, there = issuer + "/api", "https://api.acme.test/v1"
+	type step struct {
+		url   string        // that refuses a proof
+		ahead time.Duration // of its Date
+		want  time.Duration // iat of the next one there, without the five seconds
+	}
+	tests := []struct {
+		name  string
+		as    time.Duration // how far the authorization server's clock is ahead
+		steps []step
+	}{
+		{"the same clock", 2 * time.Minute, []step{{here, 2 * time.Minute, 2 * time.Minute}}},
+		{"clocks have moved since the token", 0, []step{{here, -2 * time.Minute, -2 * time.Minute}, {here, -4 * time.Minute, -4 * time.Minute}}},
+		{"the authorization server's is wrong", 2 * time.Minute, []step{{there, 0, 0}}},
+		{"the resource's is wrong", 0, []step{{there, -90 * time.Second, -90 * time.Second}}},
+		{"two seconds", 0, []step{{there, -2 * time.Second, -2 * time.Second}}},
+		{"each its own", 0, []step{{there, time.Minute, time.Minute}, {here, -time.Minute, -time.Minute}, {there, 2 * time.Minute, 2 * time.Minute}}},
+		{"a Date that is not the clock's", 0, []step{{there, time.Minute, time.Minute}, {there, time.Minute, 0}}},
+		{"refused for something else", time.Minute, []step{{here, time.Minute, time.Minute}}},
+		{"absurd", 0, []step{{there, time.Hour, 0}}},
+		{"no Date", time.Minute, []step{{url: there, want: time.Minute}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newBound(t, DPoPRequired)
+				w.okta.SetClockOffset(tt.as)
+				w.works(t)
+				for i, step := range tt.steps {
+					said := dpop.Terms{}
+					if step.ahead != 0 || tt.name == "the authorization server's is wrong" {
+						said.Date = time.Now().Add(step.ahead).Truncate(time.Second)
+					}
+					w.client.Learn(step.url, said)
+					if got := w.provedAt(t, step.url) + proofBackDate; (got - step.want).Abs() > time.Second {
+						t.Errorf("step %d: a proof is dated %v from now, want %v", i+1, got, step.want)
+					}
+				}
+				// That of the token endpoint is its own.
+				w.works(t)
+				w.wantProofs(t, "pn"+"n")
+			})
+		})
+	}
+}
+
+// The second attempt has the nonce of the answer to the first, also where another
+// exchange has brought a newer one meanwhile, which is used up.
+func TestNonceOfTheOwnAnswer(t *testing.T) {
+	w := proving(t, DPoPRequired, func(n int, p post) *http.Response {
+		if p.nonce(t) == "" {
+			return answer(400, refusing("use_dpop_nonce", noNonce), "DPoP-Nonce", "n"+strconv.Itoa(n))
+		}
+		return boundTo()
+	})
+	w.client.cfg.Server.transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		resp, err := w.wire.RoundTrip(r)
+		w.client.cfg.Server.terms.change(w.client.cfg.Server.forTokens(), func(t *terms) { t.nonce = "used up" })
+		return resp, err
+	})
+	w.works(t)
+	w.wantProofs(t, "pn")
+	if got := w.wire.sent()[1].nonce(t); got != "n1" {
+		t.Errorf("nonce %q, want n1", got)
+	}
+}
+
+// Which form of the path the token endpoint compares is known from then on, also to the
+// other clients of the server, and may change.
+func TestDecodedPathIsRemembered(t *testing.T) {
+	const encoded, decoded = "https://id.acme.test/a%40b/token", "https://id.acme.test/a@b/token"
+	takes := decoded
+	w := proving(t, DPoPRequired, func(_ int, p post) *http.Response {
+		if _, claims := decode(t, p.proof()); claims["htu"] != takes {
+			return answer(400, refusing("invalid_dpop_proof", "DPoP proof htu mismatch"))
+		}
+		return boundTo()
+	}, func(s *ServerConfig, _ *ClientConfig) { s.Issuer, s.TokenEndpoint = "https://id.acme.test", encoded })
+	for i, step := range []struct{ takes, sends string }{{decoded, "pp"}, {decoded, "p"}, {encoded, "pp"}, {encoded, "p"}} {
+		takes = step.takes
+		w.works(t)
+		w.wantProofs(t, step.sends)
+		if t.Failed() {
+			t.Fatalf("step %d", i+1)
+		}
+	}
+}
+
+// Two token endpoints of one issuer have nonces of their own, and share what is known of
+// resources.
+func TestTermsOfTwoTokenEndpoints(t *testing.T) {
+	w := newBound(t, DPoPRequired)
+	w.works(t)
+	w.client.Learn("https://api.acme.test/", dpop.Terms{Nonce: "r1", Decoded: new(true)})
+	other := proving(t, DPoPRequired, func(int, post) *http.Response { return boundTo() }, func(s *ServerConfig, _ *ClientConfig) {
+		s.Like, s.TokenEndpoint = w.client.cfg.Server, "https://id.acme.test/token"
+	})
+	other.works(t)
+	other.wantProofs(t, "p")
+	if got := other.nonceFor(t, "https://api.acme.test/x", ""); got != "r1" {
+		t.Errorf("nonce %q, want r1", got)
+	}
+	if _, decoded, err := other.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: "https://api.acme.test/%40"}); err != nil || !decoded {
+		t.Errorf("decoded %t, %v", decoded, err)
+	}
+}
+
+// There are servers that say what they want of a proof in the challenge alone.
+func TestChallengeOfATokenEndpoint(t *testing.T) {
+	w := proving(t, DPoPAuto, func(_ int, p post) *http.Response {
+		switch {
+		case p.proof() == "":
+			return answer(401, "", "WWW-Authenticate", `DPoP error="invalid_dpop_proof"`)
+		case p.nonce(t) == "":
+			return answer(401, "", "WWW-Authenticate", `Basic realm="x", DPoP error="use_dpop_nonce", error_description="eyJhbGciOiJFUzI1NiJ9"`, "DPoP-Nonce", "n1")
+		}
+		return boundTo()
+	})
+	w.works(t)
+	w.wantProofs(t, "-pn")
+}
