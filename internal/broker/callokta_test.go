@@ -203,3 +203,28 @@ func TestCallsOfEscapedPaths(t *testing.T) {
 		}
 	})
 }
+
+// Clocks that move while a token is held cost one refused proof, and no call.
+func TestCallsWhenClocksMove(t *testing.T) {
+	file := newFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		b, fake := newBound(t, file)
+		c := &call{t: t, b: b, fake: fake}
+		c.gets(users) // takes up the nonce
+		for _, ahead := range []time.Duration{-2 * time.Minute, 7 * time.Minute, 0} {
+			fake.SetClockOffset(ahead)
+			c.sent = 0
+			for range 5 {
+				if got := c.gets(users); got != http.StatusOK {
+					t.Errorf("a clock %v ahead: answered %d", ahead, got)
+				}
+			}
+			if c.sent != 5+1 {
+				t.Errorf("a clock %v ahead: %d requests for 5 calls", ahead, c.sent)
+			}
+		}
+		if n := fake.Counters(); n.TokensIssued != 1 || n.ReusedProofs != 0 {
+			t.Errorf("%d tokens, %d proofs twice", n.TokensIssued, n.ReusedProofs)
+		}
+	})
+}
