@@ -35,6 +35,7 @@ type sandboxFlags struct {
 	seed        uint64
 	tokenLife   time.Duration
 	dpop        bool
+	refuseNonce int
 }
 
 func newSandbox(opts *options) *cobra.Command {
@@ -67,6 +68,9 @@ key there, and prints commands to paste. Everything it writes is in one folder.
 			if flags.tokenLife < 2*time.Second || flags.tokenLife > 24*time.Hour || flags.tokenLife%time.Second != 0 {
 				return usagef("--token-life must be whole seconds, 2s to 24h")
 			}
+			if cmd.Flags().Changed("refuse-nonce") && (!flags.dpop || flags.refuseNonce < 2) {
+				return usagef("--refuse-nonce must be 2 at least, and goes with --dpop")
+			}
 			return sandbox(cmd, flags, faults, port)
 		},
 	}
@@ -74,6 +78,7 @@ key there, and prints commands to paste. Everything it writes is in one folder.
 	cmd.Flags().StringVar(&flags.faults, "faults", "", "how the fake Okta misbehaves, as above")
 	cmd.Flags().Uint64Var(&flags.seed, "seed", 1, "decides which requests the faults with a share meet")
 	cmd.Flags().BoolVar(&flags.dpop, "dpop", false, "the fake Okta wants DPoP proofs, with nonces, at its token endpoint and its API")
+	cmd.Flags().IntVar(&flags.refuseNonce, "refuse-nonce", 0, "with --dpop: every how many good nonces one is refused, 2 at least (default: none is)")
 	cmd.Flags().DurationVar(&flags.tokenLife, "token-life", time.Hour, "how long the fake Okta's tokens live")
 	return cmd
 }
@@ -130,8 +135,12 @@ func sandbox(cmd *cobra.Command, flags sandboxFlags, faults []fakeokta.Fault, po
 	}
 	err = run(ctx, cfg, listeners{api: listener}, log, nil)
 	seen := okta.Counters()
-	log.Info("what the fake Okta saw", "token_requests", seen.TokenRequests, "faults", seen.Faults[fakeokta.Token],
+	log = log.With("token_requests", seen.TokenRequests, "faults", seen.Faults[fakeokta.Token],
 		"tokens", seen.TokensIssued, "reused_assertions", seen.ReusedJTI)
+	if flags.dpop {
+		log = log.With("refused_nonces", seen.NonceRefusals[fakeokta.Token]+seen.NonceRefusals[fakeokta.Users], "reused_proofs", seen.ReusedProofs)
+	}
+	log.Info("what the fake Okta saw")
 	return err
 }
 
@@ -176,6 +185,7 @@ func startFakeOkta(ctx context.Context, flags sandboxFlags) (okta *fakeokta.Okta
 	okta, err = fakeokta.New(fakeokta.Config{URL: issuer, TokenLife: flags.tokenLife, Seed: flags.seed})
 	if err == nil {
 		okta.SetResourceNonce(flags.dpop)
+		okta.SetNonceRefusal(flags.refuseNonce)
 		err = okta.AddApp(fakeokta.App{ClientID: sandboxClientID, Scopes: []string{sandboxScope}, DPoP: flags.dpop})
 	}
 	if err != nil {

@@ -106,6 +106,27 @@ func TestSandboxDPoP(t *testing.T) {
 	}
 }
 
+// Of an Okta that refuses good nonces callers notice nothing.
+func TestSandboxRefusesNonces(t *testing.T) {
+	s := startServing(t, broker(t, t.TempDir(), nil, "sandbox", "0", "--dpop", "--refuse-nonce", "5"))
+	for range 20 {
+		if status, body := get(t, s.url+"/proxy/default/api/v1/users?limit=1"); status != 200 {
+			t.Errorf("status %d: %s", status, body)
+		}
+	}
+	s.stop(t, os.Interrupt)
+	// The first proof of each kind has none; then each fifth is refused, of 24 that are good.
+	const want = ` reused_assertions=0 refused_nonces=6 reused_proofs=0`
+	if _, saw, _ := strings.Cut(s.logs.String(), "what the fake Okta saw"); !strings.Contains(saw, want) {
+		t.Errorf("the fake Okta saw %s, want %s", saw, want)
+	}
+	for _, args := range [][]string{{"--refuse-nonce", "5"}, {"--dpop", "--refuse-nonce", "1"}} {
+		if _, stderr, code := run(t, broker(t, t.TempDir(), nil, append([]string{"sandbox", "0"}, args...)...)); code != 2 || !strings.Contains(stderr, "--refuse-nonce must be") {
+			t.Errorf("%v: exit code %d: %s", args, code, stderr)
+		}
+	}
+}
+
 // A fake Okta that misbehaves is survived, and no assertion is sent twice.
 func TestSandboxFaults(t *testing.T) {
 	sandbox := func(args ...string) (*serving, func() string) {
