@@ -2,6 +2,7 @@ package okta
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,7 @@ type checker struct {
 	client  string   // its name in the configuration
 	dpop    DPoP     // that it is set to; empty: no proof could help
 	proof   string   // that is sent in the DPoP header; empty: there is none
+	nonce   string   // in it, if the answer to the attempt before brought it
 	secrets []string // that are sent, as they may come back
 
 	// What a good answer says.
@@ -53,12 +55,22 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	if fail != nil {
 		return nil, fail
 	}
-	nonce := c.server.terms.nonceOf(c.server.forTokens(), resp.Header)
-	switch {
-	case isError(resp.StatusCode):
+	nonce := nonceOf(resp.Header)
+	if isError(resp.StatusCode) {
 		fail := c.refusal(resp, body)
 		fail.nonce = nonce
+		ofProof := fail.ofProof() && fail.row.class != oauth.Unavailable
+		if ofProof && c.nonce == "" {
+			return nil, fail // the nonce is for the next attempt, and may be good for one alone
+		}
+		if ofProof {
+			c.nonce = "" // it was not taken
+		}
+		c.learnNonce(nonce)
 		return nil, fail
+	}
+	c.learnNonce(nonce)
+	switch {
 	case resp.StatusCode != http.StatusOK:
 		return nil, c.unusable(resp, foreign(fmt.Sprintf("the token endpoint answered status %d, not a token", resp.StatusCode)))
 	}
@@ -70,6 +82,11 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = io.NopCloser(bytes.NewReader(answer))
 	resp.ContentLength = int64(len(answer))
 	return resp, nil
+}
+
+// learnNonce has the next exchanges begin with the newest nonce.
+func (c *checker) learnNonce(nonce string) {
+	c.server.terms.change(c.server.forTokens(), func(t *terms) { t.nonce = cmp.Or(nonce, c.nonce, t.nonce) })
 }
 
 // send sends a request to an authorization server's endpoint. It does not send one

@@ -92,9 +92,8 @@ func (op *operation) send(caller context.Context, method, target string, body []
 		check.secrets = append(check.secrets, asSent(check.proof)...)
 	}
 	resp, answer, fail := check.roundTrip(req, maxKeyAnswer) //nolint:bodyclose // roundTrip has closed it
-	nonce := ""
 	if fail == nil {
-		nonce = rotator.cfg.Server.terms.nonceOf(op.org, resp.Header)
+		rotator.Learn(target, dpop.Terms{Nonce: resp.Header.Get("DPoP-Nonce")})
 	}
 	switch {
 	case fail != nil && caller.Err() != nil:
@@ -104,7 +103,7 @@ func (op *operation) send(caller context.Context, method, target string, body []
 		return nil, fail
 	case isError(resp.StatusCode):
 		fail := check.words(resp, answer)
-		fail.nonce = nonce
+		fail.nonce = nonceOf(resp.Header)
 		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && fail.code == dpop.InvalidProof {
 			rotator.Learn(target, dpop.Terms{Date: date})
 		}

@@ -95,6 +95,7 @@ func (c *Client) ask(ctx context.Context, with variant, scopes oauth.Scopes) (oa
 	check := &checker{server: server, asked: scopes, client: c.cfg.Name, dpop: c.cfg.DPoP, secrets: asSent(made.jwt)}
 	if c.proves(with) {
 		var err error
+		check.nonce = with.nonce
 		check.proof, err = c.prove(ctx, server.forTokens(), &dpop.Proof{Method: http.MethodPost, URL: endpoint, Nonce: with.nonce})
 		if err != nil {
 			return oauth.Token{}, &failure{kind: signing, err: err}

@@ -124,14 +124,12 @@ func (b *book) change(whom string, change func(*terms)) {
 	b.by[whom] = known
 }
 
-// nonceOf takes up the nonce of an answer, and returns it. Empty: it has none.
-func (b *book) nonceOf(whom string, header http.Header) string {
-	nonce := header.Get("DPoP-Nonce")
-	if !dpop.ValidNonce(nonce) {
-		return ""
+// nonceOf returns the nonce of an answer. Empty: it has none.
+func nonceOf(header http.Header) string {
+	if nonce := header.Get("DPoP-Nonce"); dpop.ValidNonce(nonce) {
+		return nonce
 	}
-	b.change(whom, func(t *terms) { t.nonce = nonce })
-	return nonce
+	return ""
 }
 
 // forTokens is whose terms those of the token endpoint are.
