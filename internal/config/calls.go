@@ -3,7 +3,6 @@ package config
 import (
 	"maps"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -54,30 +53,10 @@ func (c *checker) resource(path, name string, client Client) {
 func (c *checker) proofKey(path string, client Client) {
 	switch {
 	case client.DPoPKeyFile == "":
-	case !plausiblePath(client.DPoPKeyFile):
-		c.addf(path, "must be the path of a PEM file, not a key")
+	case notAKeyFile(client.DPoPKeyFile) != "":
+		c.addf(path, "%s", notAKeyFile(client.DPoPKeyFile))
 	case client.DPoP == DPoPOff:
 		c.addf(path, "has no effect with dpop: off")
-	}
-}
-
-// proofKeys checks that each DPoP key has a file of its own. A ring's would be
-// published and rotated, and another client's would be bound to by two.
-func (c *checker) proofKeys(cfg Config, rings map[string]string) {
-	taken := map[string]string{}
-	for file, ring := range rings {
-		taken[file] = "keys." + ring + ".file"
-	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
-		if cfg.Clients[name].DPoPKeyFile == "" {
-			continue
-		}
-		path, file := "clients."+name+".dpop_key_file", filepath.Clean(cfg.Clients[name].DPoPKeyFile)
-		if other := taken[file]; other != "" {
-			c.addf(path, "is the file of %s, too: a DPoP key is of one client, and signs nothing else", other)
-			continue
-		}
-		taken[file] = path
 	}
 }
 

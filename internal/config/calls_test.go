@@ -221,7 +221,7 @@ func TestProxyListenIsShownWithItsSource(t *testing.T) {
 }
 
 func TestProofKeys(t *testing.T) {
-	const notAPath = "must be the path of a PEM file, not a key"
+	const notAPath, aFolder = "must be the path of a PEM file, not a key", "must be the path of a file, not of a folder"
 	tests := []struct {
 		name, settings string
 		want           []string // none: it is taken
@@ -234,6 +234,12 @@ func TestProofKeys(t *testing.T) {
 		{name: "a key", settings: "dpop_key_file: '-----BEGIN s3cr3t'", want: []string{":4: clients.default.dpop_key_file: " + notAPath}},
 		{name: "a key in base64", settings: "dpop_key_file: s3cr3t" + strings.Repeat("MIGHAgEAMBM", 9), want: []string{":4: clients.default.dpop_key_file: " + notAPath}},
 		{name: "a JWK", settings: `dpop_key_file: '{"d":"s3cr3t"}'`, want: []string{":4: clients.default.dpop_key_file: " + notAPath}},
+		{name: "the root", settings: "dpop_key_file: /", want: []string{":4: clients.default.dpop_key_file: " + aFolder}},
+		{name: "a folder", settings: "dpop_key_file: keys/", want: []string{":4: clients.default.dpop_key_file: " + aFolder}},
+		{name: "the working folder", settings: "dpop_key_file: .", want: []string{":4: clients.default.dpop_key_file: " + aFolder}},
+		{name: "a folder above", settings: "dpop_key_file: keys/..", want: []string{":4: clients.default.dpop_key_file: " + aFolder}},
+		{name: "a space", settings: "dpop_key_file: ' '", want: []string{":4: clients.default.dpop_key_file: " + aFolder}},
+		{name: "a file of dots", settings: "dpop_key_file: ...pem"},
 		{name: "a ring's", settings: "dpop_key_file: ./ring.pem", want: []string{":4: clients.default.dpop_key_file: is the file of keys.default.file, too"}},
 		{name: "another client's", settings: "dpop_key_file: ./other.pem", want: []string{":5: clients.other.dpop_key_file: is the file of clients.default.dpop_key_file, too"}},
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -40,16 +39,9 @@ func check(cfg Config, origins map[string]origin) (wrong, doubtful problems) {
 	if cfg.Signing.Allow != "" {
 		c.oneOf("signing.allow", cfg.Signing.Allow, AllowClients, AllowAny)
 	}
-	files := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Keys)) {
 		c.key("keys."+name, name, cfg.Keys[name])
 		c.rotation("keys."+name+".rotation", name, cfg)
-		if file := filepath.Clean(cfg.Keys[name].File); cfg.Keys[name].PEM.IsZero() {
-			if other, taken := files[file]; taken {
-				c.addf("keys."+name+".file", "keys.%s has the same file: two rings cannot share one", other)
-			}
-			files[file] = name
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
 		client := cfg.Clients[name]
@@ -58,7 +50,7 @@ func check(cfg Config, origins map[string]origin) (wrong, doubtful problems) {
 			c.addf("clients."+name+".client_id", "is the name of another client: requests could mean either")
 		}
 	}
-	c.proofKeys(cfg, files)
+	c.keyFiles(cfg)
 	c.rotators(cfg)
 	return c.found, c.doubts
 }
@@ -172,8 +164,8 @@ func (c *checker) key(path, name string, key Key) {
 		c.addf(path+".file", "must not be empty")
 	case key.File == fmt.Sprint(secret.Text{}):
 		c.addf(path+".file", "stands for a key that came in OKTA_CLIENT_PRIVATEKEY: give the path of a PEM file")
-	case !plausiblePath(key.File):
-		c.addf(path+".file", "must be the path of a PEM file, not a key")
+	case notAKeyFile(key.File) != "":
+		c.addf(path+".file", "%s", notAKeyFile(key.File))
 	}
 	if len(key.Kid) > maxKid || strings.ContainsFunc(key.Kid, unicode.IsControl) || strings.Contains(key.Kid, "-----") {
 		c.addf(path+".kid", "must be up to %d bytes without control characters; a key does not belong there", maxKid)
