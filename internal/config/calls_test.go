@@ -45,6 +45,11 @@ func TestResources(t *testing.T) {
 		{base: "https://api.acme.com?key=s3cr3t", bad: "must not have a user, a query"},
 		{base: "https://api.acme.com/?", bad: "must not have a user, a query"},
 		{base: "https://api.acme.com/#x", bad: "must not have a user, a query"},
+		{base: "https://api.acme.com/x#", bad: "must not have a user, a query"},
+		{base: "https://api.acme.com#", bad: "must not have a user, a query"},
+		{base: "https://api.acme.com./x", bad: "must have its host without a dot at the end"},
+		{base: "https://api.acme.com:0443/x", bad: "must have its port without zeros in front"},
+		{base: "https://api.<acme>.com/x", bad: "has characters that no URL has"},
 		{base: "https://api.acme.com//", bad: plain},
 		{base: "https://api.acme.com//v1", bad: plain},
 		{base: "https://api.acme.com/a//b", bad: plain},
@@ -176,6 +181,10 @@ func TestProxyListen(t *testing.T) {
 			":8: proxy_listen.:5002: " + elsewhere, ":9: proxy_listen.0.0.0.0:5003: " + elsewhere, ":10: proxy_listen.[::]:5004: " + elsewhere}},
 		{name: "another host", file: "proxy_listen: {broker.internal:5002: default}", want: []string{":7: proxy_listen.broker.internal:5002: " + elsewhere}},
 		{name: "no port that there is", file: "proxy_listen: {127.0.0.1:99999: default}", want: []string{":7: proxy_listen.127.0.0.1:99999: must be host:port"}},
+		{name: "a port in another spelling", file: "proxy_listen: {127.0.0.1:05002: default, '[::1]:00': default}", want: []string{
+			":7: proxy_listen.127.0.0.1:05002: must have its port without zeros in front", ":7: proxy_listen.[::1]:00: must have its port without zeros in front"}},
+		{name: "a port twice, in two spellings", file: "proxy_listen:\n  127.0.0.1:5002: default\n  :05002: default", want: []string{
+			":9: proxy_listen.:05002: must have its port without zeros in front", ":9: proxy_listen.:05002: other machines could reach it"}},
 		{name: "a long socket", file: "proxy_listen: {unix:/" + strings.Repeat("s", 103) + ": default}", want: []string{": must be unix:/path, with a path of up to 103 bytes"}},
 		{name: "the API's", file: "proxy_listen: {localhost:5000: default}", want: []string{":7: proxy_listen.localhost:5000: is the address of listen, too"}},
 		{name: "health's", file: "health_listen: :5002\nproxy_listen: {127.0.0.1:5002: default}", want: []string{":8: proxy_listen.127.0.0.1:5002: is the address of health_listen, too"}},

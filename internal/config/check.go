@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"okta-token-broker/internal/oauth"
 	"okta-token-broker/internal/secret"
@@ -184,9 +185,11 @@ func (c *checker) listener(path, address string) {
 		return
 	}
 	host, port, err := net.SplitHostPort(address)
-	_, portErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || portErr != nil || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	switch {
+	case err != nil || !isPort(port) || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }):
 		c.addf(path, "must be host:port or unix:/path")
+	case leadingZero(port):
+		c.addf(path, "must have its port without zeros in front")
 	}
 }
 
@@ -276,16 +279,22 @@ func (c *checker) issuer(path string, client Client) {
 func (c *checker) url(path, value string) *url.URL {
 	u, err := url.Parse(value)
 	switch {
-	case err != nil || u.Hostname() == "" || len(value) > maxURL || strings.HasSuffix(u.Host, ":") || !validPort(u.Port()):
+	case err != nil || u.Hostname() == "" || len(value) > maxURL || strings.HasSuffix(u.Host, ":") || u.Port() != "" && !isPort(u.Port()):
 		c.addf(path, "must be a URL of up to %d bytes, such as https://acme.okta.com", maxURL)
+	case leadingZero(u.Port()):
+		c.addf(path, "must have its port without zeros in front")
 	case strings.HasSuffix(u.Hostname(), "."):
 		c.addf(path, "must have its host without a dot at the end")
 	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > '~' }):
 		c.addf(path, "must have its host in ASCII: write the xn-- form")
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
 		c.addf(path, "must begin with https:// (http:// is for loopback alone)")
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+	case u.User != nil || strings.ContainsAny(value, "?#"):
 		c.addf(path, "must not have a user, a query or a fragment")
+	case strings.Trim(value, urlCharacters) != "":
+		c.addf(path, "has characters that no URL has: percent-encode them (RFC 3986)")
+	case !utf8.ValidString(u.Path):
+		c.addf(path, "has a path that is not UTF-8 once it is decoded")
 	case u.Scheme == "http" && slices.ContainsFunc(c.listening, func(l listener) bool {
 		return l.address != "" && sameAddress(l.address, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
 	}):
@@ -296,13 +305,20 @@ func (c *checker) url(path, value string) *url.URL {
 	return nil
 }
 
+// urlCharacters are those of RFC 3986, appendix A. The library takes more, and sends
+// them encoded; a DPoP proof has the URL as it is sent.
+const urlCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!$&'()*+,;=%"
+
 // maxURL bounds a URL, in bytes: it stands in errors.
 const maxURL = 256
 
-func validPort(port string) bool {
+func isPort(port string) bool {
 	_, err := strconv.ParseUint(port, 10, 16)
-	return port == "" || err == nil
+	return err == nil
 }
+
+// leadingZero finds a port in a spelling of its own, which would make one address two.
+func leadingZero(port string) bool { return len(port) > 1 && port[0] == '0' }
 
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)

@@ -84,10 +84,11 @@ func normalIssuer(client Client) string {
 func normalBase(base string) string { return normalURL(base, strings.TrimSuffix(base, "/")) }
 
 // normalURL writes a URL with its host in lower case, and without the port that its
-// scheme has anyway. What is no URL stays as it was.
+// scheme has anyway. What is no URL stays as it was, and so does one with a fragment,
+// also an empty one, which would not be seen any more.
 func normalURL(was, trimmed string) string {
 	u, err := url.Parse(trimmed)
-	if err != nil {
+	if err != nil || strings.Contains(was, "#") {
 		return was
 	}
 	u.Host = strings.ToLower(u.Host)
