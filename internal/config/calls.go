@@ -38,16 +38,37 @@ func (c *checker) resource(path, name string, client Client) {
 	// Servers on the way may read a path in different ways. In this form all read it
 	// in one.
 	plain := regexp.MustCompile(`^[A-Za-z0-9._~!$&'()*+,=:@-]+$`)
-	for i, segment := range strings.Split(base.EscapedPath(), "/")[1:] {
+	for _, segment := range strings.Split(base.EscapedPath(), "/")[1:] {
 		if !plain.MatchString(segment) || strings.Trim(segment, ".") == "" {
 			c.addf(path, "must have a path of plain segments: none empty or of dots alone, and nothing percent-encoded")
 			return
 		}
-		if i == 0 && strings.EqualFold(strings.Trim(segment, "."), "oauth2") && client.IsOrg() && sameHost(client.Issuer, client.Resources[name]) {
-			c.addf(path, "is below /oauth2/ of the org, where nothing is called for anybody")
-		}
+	}
+	if !c.okta[originOf(base)] {
+		return
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(base.Path, "/"), "/")
+	switch isOrg := client.IsOrg() && sameHost(client.Issuer, client.Resources[name]); {
+	case strings.EqualFold(strings.Trim(first, "."), "oauth2"):
+		c.addf(path, "is below /oauth2/ of an Okta org, where nothing is called for anybody")
+	case first == "" && !isOrg: // calls to a client's own org are kept out of /oauth2/
+		c.addf(path, "is a whole Okta org, with its /oauth2/, where nothing is called for anybody: "+
+			"add the path of the API, such as /api/v1, or make a client that has the org for its issuer")
 	}
 }
+
+// originsOf are the origins of the Okta servers that clients are at.
+func originsOf(clients map[string]Client) map[string]bool {
+	okta := map[string]bool{}
+	for _, client := range clients {
+		if u, err := url.Parse(client.Issuer); err == nil && client.TokenEndpoint == "" {
+			okta[originOf(u)] = true
+		}
+	}
+	return okta
+}
+
+func originOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // proofKey checks where a client's DPoP key is.
 func (c *checker) proofKey(path string, client Client) {

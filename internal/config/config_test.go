@@ -69,7 +69,7 @@ clients:
     registration: api
     app_id: 0oaApp-2_
     rotator: default
-    resources: {self: 'https://acme.okta.com'}
+    resources: {self: 'https://acme.okta.com/api/v1'}
 signing: {allow: any}
 `, nil)
 	if err != nil {
@@ -105,7 +105,7 @@ signing: {allow: any}
 			"managed": {
 				Issuer: "https://acme.okta.com/oauth2/default", Audience: "endpoint", ClientID: "0oa2", Key: "default", DPoP: "required",
 				DPoPKeyFile: "/keys/dpop.pem", AssertionLifetime: 5 * time.Minute, Prefetch: true, Registration: "api", AppID: "0oaApp-2_", Rotator: "default",
-				Resources: map[string]string{"self": "https://acme.okta.com"},
+				Resources: map[string]string{"self": "https://acme.okta.com/api/v1"},
 			},
 		},
 		Signing: Signing{Allow: "any"},
