@@ -40,6 +40,41 @@ func TestRefreshTakesUpTheFirstRing(t *testing.T) {
 	wantKids(t, ring, "A0", "R1")
 }
 
+// TestChangedIsForOtherKeys: what was refused under the keys before may be asked for
+// again. Under the first key that the ring makes itself nothing was, and a request that
+// made it is not to begin again. The first one of another process is news.
+func TestChangedIsForOtherKeys(t *testing.T) {
+	path := ringPath(t)
+	changes, changesOfOther := 0, 0
+	ring := open(t, path, Config{Changed: func(*Ring) { changes++ }})
+	other := open(t, path, Config{Changed: func(*Ring) { changesOfOther++ }})
+	want := func(when string, own, others int) {
+		t.Helper()
+		if changes != own || changesOfOther != others {
+			t.Errorf("%s: told %d times, want %d; the other %d times, want %d", when, changes, own, changesOfOther, others)
+		}
+	}
+	if _, made, err := ring.Active(t.Context(), ""); err != nil || !made {
+		t.Fatalf("made %t, error %v", made, err)
+	}
+	ring.Refresh(t.Context())
+	want("the first key was made", 0, 0)
+	if _, made, err := other.Active(t.Context(), ""); err != nil || made {
+		t.Fatalf("made %t, error %v", made, err)
+	}
+	want("the other found it", 0, 1)
+	rotate(t, ring, "second")
+	ring.Refresh(t.Context())
+	want("it was replaced", 1, 1)
+	other.Refresh(t.Context())
+	want("the other looked", 1, 2)
+
+	third := open(t, path, Config{Changed: func(*Ring) { changes++ }})
+	ok(t, os.Remove(path))
+	rotate(t, third, "third")
+	want("a ring that was gone was replaced", 2, 2)
+}
+
 // TestBadOnReload makes the file bad or takes it away under a ring.
 func TestBadOnReload(t *testing.T) {
 	tests := []struct {

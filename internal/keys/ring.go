@@ -33,8 +33,8 @@ type Config struct {
 	Kid string
 	// Algorithm is that of keys to be made, one of Algorithms. Empty: RS256.
 	Algorithm string
-	// Changed is called when the ring has other keys than before. It must not change
-	// the ring itself. Nil: nobody is told.
+	// Changed is called when the ring has other keys than before, but for the first one
+	// that it made itself. It must not change the ring. Nil: nobody is told.
 	Changed func(*Ring)
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
@@ -311,6 +311,13 @@ func (r *Ring) tryChange(ctx context.Context, to func([]*Key) ([]*Key, error), s
 		}
 	}
 	// The revision is the store's to give: the next look reads it.
-	r.take(&contents{keys: changed})
+	next := &contents{keys: changed}
+	if len(ring) == 0 {
+		// Whoever asked for the first key has it from here. To be told of it would set
+		// them going once more.
+		r.proofs.swap(r, next)
+	} else {
+		r.take(next)
+	}
 	return changed, nil
 }
