@@ -100,7 +100,7 @@ func (f *File) Load(context.Context) ([]byte, string, error) {
 	file, err := os.OpenFile(f.path, flags, 0)
 	if err != nil {
 		if errors.Is(err, syscall.ELOOP) {
-			err = errors.New("it is a symbolic link; only a read_only ring may be one")
+			err = errors.New("it is a symbolic link: name the file that it leads to (a ring that is read_only may be a link)")
 		}
 		return nil, "", f.failed("opening", err)
 	}
@@ -145,7 +145,7 @@ func (f *File) check(info fs.FileInfo) error {
 		return fmt.Errorf("user %d owns it, not the broker's user %d: chown it", owner, os.Geteuid())
 	}
 	if stat.Nlink > 1 {
-		return errors.New("it has a second name (hard link), and a rotation would leave the old keys there")
+		return errors.New("it has a second name (hard link), where keys that were replaced would stay")
 	}
 	return nil
 }
@@ -296,5 +296,5 @@ func (f *File) failed(doing string, err error) error {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok && pathErr.Path == f.path {
 		err = pathErr.Err
 	}
-	return fmt.Errorf("%s key ring %s: %w", doing, f.path, err)
+	return fmt.Errorf("%s key file %s: %w", doing, f.path, err)
 }

@@ -83,7 +83,7 @@ func TestFileRefuses(t *testing.T) {
 		{"symlink", func(t *testing.T, path string) {
 			write(t, path+".real", text)
 			ok(t, os.Symlink(path+".real", path))
-		}, "opening key ring PATH: it is a symbolic link; only a read_only ring may be one"},
+		}, "opening key file PATH: it is a symbolic link: name the file that it leads to (a ring"},
 		{"symlink to nowhere", func(t *testing.T, path string) {
 			ok(t, os.Symlink(path+".nowhere", path))
 		}, "it is a symbolic link"},
@@ -165,7 +165,7 @@ func TestTemporaryIsNoWayIn(t *testing.T) {
 
 	ok(t, os.Remove(path+".lock"))
 	ok(t, os.Symlink(victim, path+".lock"))
-	wantError(t, file.Save(t.Context(), []byte(ringText(t, "A")), ""), "locking key ring "+path)
+	wantError(t, file.Save(t.Context(), []byte(ringText(t, "A")), ""), "locking key file "+path)
 }
 
 func TestReadOnly(t *testing.T) {

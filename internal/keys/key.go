@@ -126,6 +126,16 @@ func newSigner(algorithm string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("unknown algorithm %q: one of %s", algorithm, strings.Join(Algorithms(), ", "))
 }
 
+// New makes a key for one of Algorithms that is in no ring, and is gone with the
+// process. It is called by its thumbprint.
+func New(algorithm string) (*Key, error) {
+	signer, err := newSigner(algorithm)
+	if err != nil {
+		return nil, fmt.Errorf("generating a key: %w", err)
+	}
+	return newKey(signer, algorithm, "")
+}
+
 // newKey checks a key and binds it to an algorithm. An empty algorithm means the
 // one that the key implies, RS256 for RSA; an empty kid the thumbprint.
 func newKey(signer crypto.Signer, algorithm, kid string) (*Key, error) {

@@ -275,16 +275,6 @@ func (r *Ring) generate(ctx context.Context, kid string, state State) (*Key, err
 	}), nil
 }
 
-// New makes a key for one of Algorithms that is in no ring, and is gone with the
-// process. It is called by its thumbprint.
-func New(algorithm string) (*Key, error) {
-	signer, err := newSigner(algorithm)
-	if err != nil {
-		return nil, fmt.Errorf("generating a key: %w", err)
-	}
-	return newKey(signer, algorithm, "")
-}
-
 // same reports whether both are one key, whatever is known of them.
 func (k *Key) same(other *Key) bool { return k.thumbprint == other.thumbprint }
 

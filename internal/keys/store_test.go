@@ -31,7 +31,7 @@ func TestNoFile(t *testing.T) {
 		t.Errorf("revision %q, error %v; want none and fs.ErrNotExist", rev, err)
 	}
 	_, err := NewFile(t.Context(), path, true)
-	wantError(t, err, "opening key ring "+path, "no such file") // nobody here will make it
+	wantError(t, err, "opening key file "+path, "no such file") // nobody here will make it
 	if got := files(t, path); len(got) > 0 {
 		t.Errorf("looking made %q", got)
 	}
@@ -92,7 +92,7 @@ func TestSaveWaitsForTheLock(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := file.Save(ctx, []byte("new"), rev)
-	wantError(t, err, "locking key ring "+path)
+	wantError(t, err, "locking key file "+path)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want the context's error", err)
 	}
@@ -190,12 +190,12 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 		make func(t *testing.T, path string)
 		want string
 	}{
-		{"no lock file yet", func(*testing.T, string) {}, "locking key ring PATH"},
+		{"no lock file yet", func(*testing.T, string) {}, "locking key file PATH"},
 		{"own lock file", func(t *testing.T, path string) {
 			write(t, path+".lock", "")
 			chown(t, path+".lock", nobody)
-		}, "writing key ring PATH"},
-		{"root's lock file", func(t *testing.T, path string) { write(t, path+".lock", "") }, "locking key ring PATH"},
+		}, "writing key file PATH"},
+		{"root's lock file", func(t *testing.T, path string) { write(t, path+".lock", "") }, "locking key file PATH"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -238,7 +238,7 @@ func TestSecretMount(t *testing.T) {
 	letIn(t, path)
 	out := try(t, job{Path: path, User: nobody, ReadOnly: true})
 	want := outcome{
-		Err: "rotating ring default: writing key ring " + path + ": the key ring is read-only", Is: []string{ErrReadOnly.Error()},
+		Err: "rotating ring default: writing key file " + path + ": the key ring is read-only", Is: []string{ErrReadOnly.Error()},
 		Signs: true, Before: []string{"A0", "R1"}, After: []string{"A0", "R1"}, Files: []string{"private_key.pem"},
 	}
 	want.AfterRelease = want.Err
@@ -252,7 +252,7 @@ func TestDiskThatTakesNothing(t *testing.T) {
 		t.Run(mount, func(t *testing.T) {
 			path := ringPath(t)
 			out := try(t, job{Path: path, Mount: mount})
-			wantError(t, errors.New(out.Err), "key ring "+path, errno.Error())
+			wantError(t, errors.New(out.Err), "key file "+path, errno.Error())
 			if !strings.Contains(strings.Join(out.Is, " "), errno.Error()) {
 				t.Errorf("%q matches %q, want %v", out.Err, out.Is, errno)
 			}
