@@ -184,9 +184,9 @@ func TestProofKeyFileIsRefused(t *testing.T) {
 	}{
 		{"others can read it", good, 0o604, "chmod 600"},
 		{"the group can read it", good, 0o640, "chmod 600"},
-		{"it is cut off", good[:len(good)/2], 0o600, proofKeyFile},
-		{"its key is on another curve", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600, "dpop_key_file " + proofKeyFile + ": its key must be EC P-256"},
-		{"it is empty", nil, 0o600, proofKeyFile},
+		{"it is cut off", good[:len(good)/2], 0o600, "reading key file " + proofKeyFile + ": a PEM block is damaged"},
+		{"its key is on another curve", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600, "the key in " + proofKeyFile + " must be EC P-256"},
+		{"it is empty", nil, 0o600, "reading key file " + proofKeyFile + ": it holds no PEM block"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -198,7 +198,7 @@ func TestProofKeyFileIsRefused(t *testing.T) {
 			}
 			for _, args := range [][]string{{"0"}, {"token"}, {"curl", "/api/v1/users"}} {
 				stdout, stderr, code := run(t, broker(t, p.dir, nil, args...))
-				if code != 1 || stdout != "" || !strings.Contains(stderr, tt.want) {
+				if code != 1 || stdout != "" || !strings.Contains(stderr, "clients.default.dpop_key_file: ") || !strings.Contains(stderr, tt.want) || strings.Contains(stderr, "key ring") {
 					t.Errorf("%v: exit code %d: %s", args, code, stderr)
 				}
 			}

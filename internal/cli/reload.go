@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -14,37 +13,46 @@ import (
 // look that finds it.
 const lookEvery = 500 * time.Millisecond
 
-// reloader loads the configuration anew when its file has changed, and on SIGHUP.
+// reloader loads the configuration anew when its file has changed, or a key that
+// belongs to it, and on SIGHUP.
 type reloader struct {
 	// file is looked at twice a second. Empty: SIGHUP alone reloads.
 	file string
 	text []byte // that is in force
 	load func() (*config.Loaded, error)
+	// stale says what is to be read again though the file is as it was. Empty: nothing.
+	// Nil: never.
+	stale func() string
 }
+
+// look is what is found at a moment.
+type look struct{ text, stale string }
 
 // watch gives each new configuration to use until ctx ends. One that is not valid,
 // or cannot be used, leaves the one before in force.
 func (r *reloader) watch(ctx context.Context, hangups <-chan os.Signal, use func(config.Config) error, log *slog.Logger) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	last := r.text
+	tried := look{text: string(r.text)}
+	last := tried
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangups:
-			last = r.read()
+			last = r.look()
 		case <-tick.C:
 			// A file that is being written is another one at the next look.
-			now := r.read()
-			settled := bytes.Equal(now, last)
-			if last = now; !settled || bytes.Equal(now, r.text) {
+			now := r.look()
+			settled := now == last
+			if last = now; !settled || now == tried {
 				continue
 			}
 		}
-		r.text = last
-		if err := r.reload(use, log); err != nil {
+		tried = look{text: last.text}
+		if err := r.reload(use, log); err != nil && ctx.Err() == nil {
 			log.Error("the configuration was not taken up: the one before stays in force", "err", err)
+			tried = last // once
 		}
 	}
 }
@@ -63,12 +71,14 @@ func (r *reloader) reload(use func(config.Config) error, log *slog.Logger) error
 	return nil
 }
 
-// read returns what is in the file; nothing when it cannot be read, which loading
-// it then says.
-func (r *reloader) read() []byte {
-	if r.file == "" {
-		return nil
+// look reads the file: as nothing when it cannot be read, which loading it then says.
+func (r *reloader) look() (now look) {
+	if r.file != "" {
+		data, _ := os.ReadFile(r.file)
+		now.text = string(data)
 	}
-	data, _ := os.ReadFile(r.file)
-	return data
+	if r.stale != nil {
+		now.stale = r.stale()
+	}
+	return now
 }

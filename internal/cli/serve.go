@@ -113,8 +113,9 @@ func run(ctx context.Context, cfg config.Config, listeners listeners, log *slog.
 	s.walkers.Replace(watching, s.builder.walkers(cfg, s.rotation))
 	s.serveBeside(serving, watching, listeners)
 	if reload != nil {
+		reload.stale = func() string { return s.builder.stale(reloading) }
 		reloads.Go(func() {
-			reload.watch(reloading, hangups, func(cfg config.Config) error { return s.swap(watching, cfg) }, log)
+			reload.watch(reloading, hangups, func(cfg config.Config) error { return s.swap(reloading, watching, cfg) }, log)
 		})
 	}
 	log.Info("serving", "listen", listeners.api.Addr().String(), "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
@@ -199,12 +200,13 @@ func (s *service) watch(ctx context.Context, world *broker.World) {
 	}
 }
 
-// swap puts another configuration in force.
-func (s *service) swap(ctx context.Context, cfg config.Config) error {
+// swap puts another configuration in force. What it waits for ends with reading, and
+// what it starts goes on until watching ends.
+func (s *service) swap(reading, watching context.Context, cfg config.Config) error {
 	if len(cfg.Clients) == 0 && len(s.clients) > 0 {
 		return errors.New("it has no client any more, as a file that is being written: restart the broker if that is meant")
 	}
-	world, err := s.builder.build(ctx, cfg)
+	world, err := s.builder.build(reading, cfg)
 	if err != nil {
 		return err
 	}
@@ -234,8 +236,8 @@ func (s *service) swap(ctx context.Context, cfg config.Config) error {
 	s.api.SetHosts(cfg.Hosts)
 	s.api.SetJWKSMaxAge(cfg.JWKSMaxAge)
 	s.walkers.End()
-	s.watch(ctx, world)
-	s.walkers.Replace(ctx, s.builder.walkers(cfg, s.rotation))
+	s.watch(watching, world)
+	s.walkers.Replace(watching, s.builder.walkers(cfg, s.rotation))
 	logPolicy(cfg, s.log)
 	s.log.Info("the configuration was taken up", "clients", len(cfg.Clients), "keys", slices.Sorted(maps.Keys(world.Rings)))
 	return nil

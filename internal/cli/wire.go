@@ -44,8 +44,7 @@ type builtClient struct {
 	server *okta.Server
 	okta   *okta.Client
 	client *broker.Client
-
-	proofKey *keys.Key // nil: dpop is off
+	proof  proofKey
 }
 
 // build opens the key rings and connects the parts. It sends nothing. An error
@@ -77,7 +76,7 @@ func (b *builder) build(ctx context.Context, cfg config.Config) (*broker.World, 
 	for _, name := range slices.Sorted(maps.Keys(cfg.Clients)) {
 		built, err := b.client(ctx, name, cfg.Clients[name], cfg.IsRotator(name), world.Rings[cfg.Clients[name].Key], next.servers)
 		if err != nil {
-			return nil, fmt.Errorf("client %s: %w", name, err)
+			return nil, err
 		}
 		next.clients[name] = built
 		world.Clients[name] = built.client
@@ -87,7 +86,9 @@ func (b *builder) build(ctx context.Context, cfg config.Config) (*broker.World, 
 			next.registries[id] = registry
 		}
 	}
+	before := b.clients
 	*b = next
+	b.logChangedProofKeys(before)
 	return world, nil
 }
 
@@ -101,21 +102,21 @@ func (b *builder) ring(ctx context.Context, cfg config.Config, name string) (*ke
 func (b *builder) client(ctx context.Context, name string, cfg config.Client, rotator bool, ring *keys.Ring, servers map[serverID]*okta.Server) (builtClient, error) {
 	server, err := b.server(cfg, servers)
 	if err != nil {
+		return builtClient{}, fmt.Errorf("client %s: %w", name, err)
+	}
+	proof, err := b.proofKey(ctx, name, cfg)
+	if err != nil {
 		return builtClient{}, err
 	}
-	if old, ok := b.clients[name]; ok && old.cfg.Like(cfg) && old.ring == ring && old.server == server && old.client.Rotator == rotator {
+	if old, ok := b.clients[name]; ok && old.cfg.Like(cfg) && old.ring == ring && old.server == server && old.client.Rotator == rotator && old.proof.key == proof.key {
+		old.proof = proof
 		return old, nil
 	}
 	scopes, err := oauth.NewScopes(cfg.Scopes...)
 	if err != nil {
-		return builtClient{}, err
+		return builtClient{}, fmt.Errorf("client %s: %w", name, err)
 	}
-	built := builtClient{cfg: cfg, ring: ring, server: server}
-	proofKey, err := b.proofKey(ctx, name, cfg)
-	if err != nil {
-		return builtClient{}, err
-	}
-	built.proofKey = proofKey
+	built := builtClient{cfg: cfg, ring: ring, server: server, proof: proof}
 	built.okta = okta.NewClient(okta.ClientConfig{
 		Name:              name,
 		ID:                cfg.ClientID,
@@ -125,7 +126,7 @@ func (b *builder) client(ctx context.Context, name string, cfg config.Client, ro
 		AudienceIssuer:    cfg.Audience == config.AudienceIssuer,
 		AssertionLifetime: cfg.AssertionLifetime,
 		DPoP:              okta.DPoP(cfg.DPoP),
-		ProofKey:          proofKey,
+		ProofKey:          proof.key,
 	})
 	built.client = &broker.Client{
 		Name:      name,
@@ -139,40 +140,13 @@ func (b *builder) client(ctx context.Context, name string, cfg config.Client, ro
 		Server:    built.okta,
 		Resources: cfg.Resources,
 	}
-	if proofKey != nil {
-		built.client.JKT, built.client.Prover = proofKey.Thumbprint(), built.okta
+	if proof.key != nil {
+		built.client.JKT, built.client.Prover = proof.key.Thumbprint(), built.okta
 	}
 	if cfg.IsOrg() {
 		built.client.Org = cfg.Issuer
 	}
 	return built, nil
-}
-
-// proofKey is what a client's tokens are bound to, if they are: a key of its own, so
-// that no rotation makes tokens useless. Without a file it is gone with the process.
-func (b *builder) proofKey(ctx context.Context, name string, cfg config.Client) (*keys.Key, error) {
-	const algorithm = "ES256"
-	switch {
-	case cfg.DPoP == string(okta.DPoPOff):
-		return nil, nil
-	case b.clients[name].proofKey != nil && b.clients[name].cfg.DPoPKeyFile == cfg.DPoPKeyFile:
-		return b.clients[name].proofKey, nil // other settings change nothing for its tokens
-	case cfg.DPoPKeyFile == "":
-		return keys.New(algorithm)
-	}
-	file, err := keys.NewFile(ctx, cfg.DPoPKeyFile, false)
-	if err != nil {
-		return nil, err
-	}
-	ring, err := keys.Open(ctx, keys.Config{Name: "dpop of " + name, Store: file, Algorithm: algorithm, Log: b.log})
-	if err != nil {
-		return nil, err
-	}
-	key, _, err := ring.Active(ctx, "")
-	if err == nil && key.Algorithm() != algorithm {
-		return nil, fmt.Errorf("dpop_key_file %s: its key must be EC P-256: remove the file, and another is made", cfg.DPoPKeyFile)
-	}
-	return key, err
 }
 
 // serverID tells which clients share what a server taught.

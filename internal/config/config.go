@@ -119,8 +119,9 @@ type Client struct {
 	// (from the first request on, and a token that is not bound is refused) or off.
 	DPoP string `yaml:"dpop"`
 	// DPoPKeyFile is the PEM file of the EC P-256 key that tokens are bound to, which is
-	// made where it is not there. Empty: the key is in memory, and bound tokens end with
-	// the process.
+	// made at the start where it is not there. Another key in it is taken up within
+	// seconds; one that is bad or gone leaves the key in use, and the log says so. Empty:
+	// the key is in memory, and bound tokens end with the process.
 	DPoPKeyFile string `yaml:"dpop_key_file"`
 	// AssertionLifetime is how long the assertions live that the broker itself
 	// sends: 1m to 59m.
