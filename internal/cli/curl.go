@@ -33,10 +33,11 @@ func newCurl(opts *options) *cobra.Command {
 		Use:   "curl URL...",
 		Short: "Call an API with the client's token, and a DPoP proof where it takes one",
 		Long: `Calls URLs with the client's access token, and with a DPoP proof where the token is
-bound to a key, without a running broker. The options are curl's. A URL must be at the
-client's org, outside /oauth2/, or below one of its resources. One that begins with a
-slash is at the org, or, with /~NAME/, at that resource. Redirects are not followed.`,
-		Example: `  okta-token-broker curl /api/v1/users?limit=2
+bound to a key, without a running broker. -X, -H, -d, -i, -f and -s mean what they mean
+in curl. A URL must be at the client's org, outside /oauth2/, or below one of its
+resources. One that begins with a slash is at the org, or, with /~NAME/, at that
+resource. Redirects are not followed.`,
+		Example: `  okta-token-broker curl '/api/v1/users?limit=2'
   okta-token-broker curl -i https://acme.okta.com/api/v1/users
   okta-token-broker curl --client admin -H 'Content-Type: application/json' -d @user.json /api/v1/users
   okta-token-broker curl --client shop /~orders/v1/orders`,
@@ -51,10 +52,11 @@ slash is at the org, or, with /~NAME/, at that resource. Redirects are not follo
 	cmd.Flags().StringVar(&flags.client, "client", config.DefaultClient, "the client's name in the configuration")
 	cmd.Flags().StringVar(&flags.scope, "scope", "", "scopes, by comma or space (default: all of the client's)")
 	cmd.Flags().StringVarP(&flags.method, "request", "X", "", "method (default: GET, POST with data)")
-	cmd.Flags().StringArrayVarP(&flags.headers, "header", "H", nil, "header as 'Name: value'; without a value, none")
+	cmd.Flags().StringArrayVarP(&flags.headers, "header", "H", nil, "header as 'Name: value'; 'Name:' alone leaves out what is sent by default")
 	cmd.Flags().StringArrayVarP(&flags.data, "data", "d", nil, "body; @FILE reads a file, @- standard input")
 	cmd.Flags().BoolVarP(&flags.include, "include", "i", false, "print status and headers of the answer, too")
 	cmd.Flags().BoolVarP(&flags.fail, "fail", "f", false, "fail on a status of 400 and above, without its body")
+	cmd.Flags().BoolP("silent", "s", false, "without effect: no progress is shown anyway") // people type curl -s
 	complete(cmd, "client", opts, clientNames)
 	return cmd
 }

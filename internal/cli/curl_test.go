@@ -200,6 +200,7 @@ func TestCurlSendsNothing(t *testing.T) {
 		{[]string{"-H", "A: b\r\nAuthorization: mine", "/api/v1/users"}, 2},
 		{[]string{"-X", "GE T", "/api/v1/users"}, 2},
 		{[]string{"/~/api/v1/users"}, 2},
+		{[]string{"/api/v1/users", "/~nope/x", "/api/v1/groups"}, 1},
 		{[]string{"-d", "@large", "/api/v1/users"}, 1},
 		{[]string{"--fast", "/api/v1/users"}, 2},
 		{[]string{}, 2},
