@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -362,5 +363,25 @@ clients:
 	}
 	if left, _ := filepath.Glob(socket); len(left) != 0 {
 		t.Error("the socket is left behind")
+	}
+}
+
+// Another listener for calls needs a restart, and that is said; its client's settings
+// do not.
+func TestReloadOfProxyListen(t *testing.T) {
+	p := startProxying(t, bearerApp(), "")
+	p.configure(t, ", assertion_lifetime: 4m")
+	p.hangUp(t)
+	if strings.Contains(p.logs.String(), "needs a restart") {
+		t.Errorf("with the same listener: %s", p.logs)
+	}
+	text, err := os.ReadFile(filepath.Join(p.dir, "okta-token-broker.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	configure(t, p.dir, strings.Replace(string(text), "127.0.0.1:0: default", "127.0.0.1:0: default, '[::1]:0': default", 1))
+	p.hangUp(t)
+	if log := stopped(t, p.serving); !strings.Contains(log, `msg="a changed setting needs a restart" setting=proxy_listen`) || strings.Count(log, `msg="serving calls"`) != 1 {
+		t.Errorf("with another one: %s", log)
 	}
 }
