@@ -16,9 +16,9 @@ const lookEvery = 500 * time.Millisecond
 // reloader loads the configuration anew when its file has changed, or a key that
 // belongs to it, and on SIGHUP.
 type reloader struct {
-	// file is looked at twice a second. Empty: SIGHUP alone reloads.
+	// file is looked at twice a second. Empty: there is none.
 	file string
-	text []byte // that is in force
+	text []byte // that is in force when watch begins
 	load func() (*config.Loaded, error)
 	// stale says what is to be read again though the file is as it was. Empty: nothing.
 	// Nil: never.
