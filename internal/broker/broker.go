@@ -46,9 +46,12 @@ type Client struct {
 	JKT string
 	// Prover has that key. Nil: there is none.
 	Prover Prover
-	// Org is the origin that it may call, outside /oauth2/: that of its issuer, if it
-	// is an org authorization server. Empty: none.
+	// Org is the origin that it may call: that of its issuer, if it is an org
+	// authorization server. Empty: none.
 	Org string
+	// OktaOrigin is that of its issuer, if it is an Okta org's, be it the org's own or a
+	// custom one. What is below /oauth2/ there is not called, by whichever name.
+	OktaOrigin string
 	// Resources are base URLs that it may call, by name, without a slash at the end.
 	Resources map[string]string
 }

@@ -193,7 +193,7 @@ type Target struct {
 	Client string
 	// URL is the base of all paths: the origin of the client's org, or a resource.
 	URL string
-	// Org says that URL is at the origin of an org authorization server.
+	// Org says that URL is at the origin of the Okta org that issues the client's tokens.
 	Org bool
 }
 
@@ -229,7 +229,12 @@ func (c *Client) Targets() []Target {
 }
 
 func (c *Client) target(base string) Target {
-	return Target{Client: c.Name, URL: base, Org: c.Org != "" && within(base, c.Org)}
+	return Target{Client: c.Name, URL: base, Org: c.atOkta(base)}
+}
+
+// atOkta reports whether a base is where nothing below /oauth2/ is called.
+func (c *Client) atOkta(base string) bool {
+	return c.OktaOrigin != "" && within(base, c.OktaOrigin)
 }
 
 // checkMethod refuses the methods that are for proxies, and those whose answer is the
@@ -250,7 +255,11 @@ func (c *Client) mayCall(target string) error {
 		return CheckPath(sent[len(c.Org):], true)
 	}
 	for _, base := range c.Resources {
-		if within(sent, base) {
+		switch {
+		case !within(sent, base):
+		case c.atOkta(base):
+			return CheckPath(sent[len(c.OktaOrigin):], true)
+		default:
 			return CheckPath(sent[len(base):], false)
 		}
 	}

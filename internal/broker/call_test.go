@@ -80,7 +80,7 @@ func callers(t *testing.T, log *strings.Builder) *Broker {
 	t.Helper()
 	client := func(name, kind, org string, resources map[string]string) *Client {
 		c := &Client{
-			Name: name, ID: "0oa-" + name, Issuer: acme, Scopes: "a b", Ring: ring(t, name), Org: org, Resources: resources,
+			Name: name, ID: "0oa-" + name, Issuer: acme, Scopes: "a b", Ring: ring(t, name), Org: org, OktaOrigin: acme, Resources: resources,
 			Server: &binding{server{name: name}, kind, "jkt-" + name}, Prover: &prover{}, JKT: "jkt-" + name,
 		}
 		if org == "" {
@@ -93,6 +93,7 @@ func callers(t *testing.T, log *strings.Builder) *Broker {
 		"default": client("default", oauth.DPoP, acme, nil),
 		"bearer":  client("bearer", oauth.Bearer, acme, nil),
 		"custom":  client("custom", oauth.DPoP, "", nil),
+		"whole":   client("whole", oauth.DPoP, "", map[string]string{"org": acme}),
 		"service": client("service", oauth.DPoP, "", resources),
 		"both":    client("both", oauth.DPoP, acme, map[string]string{"api": api, "users": acme + "/api/v1/users"}),
 		"off":     client("off", oauth.Bearer, acme, nil),
@@ -286,6 +287,7 @@ func TestTarget(t *testing.T) {
 		{"other resource", me, "service", "root", Target{"service", "https://root.acme.test:8443", false}, 0, ""},
 		{"resource beside an org", me, "both", "api", Target{"both", api, false}, 0, ""},
 		{"resource at the org", me, "both", "users", Target{"both", acme + "/api/v1/users", true}, 0, ""},
+		{"org of a custom server", me, "whole", "org", Target{"whole", acme, true}, 0, ""},
 		{"org beside a resource", me, "both", "", Target{"both", acme, true}, 0, ""},
 		{"no such resource", me, "both", "nothing", Target{}, oauth.InvalidRequest, "clients.both.resources"},
 		{"no resources", me, "default", "api", Target{}, oauth.InvalidRequest, "clients.default.resources"},

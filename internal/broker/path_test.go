@@ -20,6 +20,7 @@ func TestMayCall(t *testing.T) {
 		org      = "default" // its org
 		resource = "service" // its resources
 		both     = "both"
+		whole    = "whole" // its custom server's org, as a resource
 		none     = "custom"
 	)
 	tests := []struct {
@@ -39,6 +40,10 @@ func TestMayCall(t *testing.T) {
 		{org, acme + "/.well-known/okta-organization", yes},
 		{org, acme + "/api/oauth2/v1", yes},
 		{org, acme + "/oauth2x", yes},
+		{whole, acme + "/api/v1/users", yes},
+		{whole, acme + "/oauth2/default/v1/token", denied},
+		{whole, acme + "/%6fauth2/v1/token", denied},
+		{whole, "https://ACME.okta.com:443/oauth2/v1/token", denied},
 		// Other origins.
 		{org, "", denied},
 		{org, "/api/v1/users", denied},

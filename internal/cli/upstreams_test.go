@@ -28,7 +28,7 @@ func TestUpstreamsOfAChangingConfiguration(t *testing.T) {
 	u := &upstreams{broker: b}
 	take := func(moving string) {
 		world := &broker.World{Clients: map[string]*broker.Client{
-			"default": {Name: "default", Org: org, Resources: map[string]string{"users": below, "moving": moving}},
+			"default": {Name: "default", Org: org, OktaOrigin: org, Resources: map[string]string{"users": below, "moving": moving}},
 		}}
 		next, err := u.routes(config.Config{}, world)
 		if err != nil {

@@ -139,6 +139,8 @@ func (b *builder) client(ctx context.Context, name string, cfg config.Client, ro
 		Rotator:   rotator,
 		Server:    built.okta,
 		Resources: cfg.Resources,
+
+		OktaOrigin: cfg.OktaOrigin(),
 	}
 	if proof.key != nil {
 		built.client.JKT, built.client.Prover = proof.key.Thumbprint(), built.okta

@@ -18,6 +18,16 @@ func (c Client) IsOrg() bool {
 	return err == nil && u.Path == "" && c.TokenEndpoint == ""
 }
 
+// OktaOrigin is the origin of the org that has the client's authorization server, be
+// that the org's own or a custom one. Empty: the server is not Okta's.
+func (c Client) OktaOrigin() string {
+	u, err := url.Parse(c.Issuer)
+	if err != nil || c.TokenEndpoint != "" {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // resources checks the base URLs that calls of a client can go to.
 func (c *checker) resources(path string, client Client) {
 	if len(client.Resources) > maxResources {
@@ -44,31 +54,13 @@ func (c *checker) resource(path, name string, client Client) {
 			return
 		}
 	}
-	if !c.okta[originOf(base)] {
+	if client.OktaOrigin() != base.Scheme+"://"+base.Host {
 		return
 	}
-	first, _, _ := strings.Cut(strings.TrimPrefix(base.Path, "/"), "/")
-	switch isOrg := client.IsOrg() && sameHost(client.Issuer, client.Resources[name]); {
-	case strings.EqualFold(strings.Trim(first, "."), "oauth2"):
-		c.addf(path, "is below /oauth2/ of an Okta org, where nothing is called for anybody")
-	case first == "" && !isOrg: // calls to a client's own org are kept out of /oauth2/
-		c.addf(path, "is a whole Okta org, with its /oauth2/, where nothing is called for anybody: "+
-			"add the path of the API, such as /api/v1, or make a client that has the org for its issuer")
+	if first, _, _ := strings.Cut(strings.TrimPrefix(base.Path, "/"), "/"); strings.EqualFold(strings.Trim(first, "."), "oauth2") {
+		c.addf(path, "is below /oauth2/ of the org, where nothing is called for anybody")
 	}
 }
-
-// originsOf are the origins of the Okta servers that clients are at.
-func originsOf(clients map[string]Client) map[string]bool {
-	okta := map[string]bool{}
-	for _, client := range clients {
-		if u, err := url.Parse(client.Issuer); err == nil && client.TokenEndpoint == "" {
-			okta[originOf(u)] = true
-		}
-	}
-	return okta
-}
-
-func originOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // proofKey checks where a client's DPoP key is.
 func (c *checker) proofKey(path string, client Client) {

@@ -22,7 +22,7 @@ import (
 // check finds what is wrong with a configuration, wherever its values came
 // from, as origins says, and what may not work as it is meant.
 func check(cfg Config, origins map[string]origin) (wrong, doubtful problems) {
-	c := checker{origins: origins, listening: cfg.listeners(), okta: originsOf(cfg.Clients)}
+	c := checker{origins: origins, listening: cfg.listeners()}
 	c.listeners(cfg)
 	for i, host := range cfg.Hosts {
 		if !regexp.MustCompile(`^[A-Za-z0-9.:-]+$`).MatchString(host) || strings.Count(host, ":") == 1 {
@@ -62,7 +62,6 @@ type checker struct {
 	origins map[string]origin
 
 	listening []listener
-	okta      map[string]bool // origins of Okta servers
 }
 
 func (c *checker) addf(path, format string, args ...any) {

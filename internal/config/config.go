@@ -142,8 +142,7 @@ type Client struct {
 	// client that is its own rotator is served to no caller, either.
 	Rotator string `yaml:"rotator"`
 	// Resources are base URLs by name, 32 at most, that may be called with the client's
-	// tokens: /proxy/CLIENT/~NAME/ leads there. The API of the client's org needs none. Of
-	// another org, name the path of an API: /oauth2/ is not called for anybody.
+	// tokens: /proxy/CLIENT/~NAME/ leads there. The API of an org needs none.
 	Resources map[string]string `yaml:"resources"`
 	// CAFile is a PEM file of certificates that verify the server, instead of
 	// the system's.

@@ -146,7 +146,7 @@ func (p parts) run(tb testing.TB) *running {
 			Resources: app.resources,
 		}
 		if app.server.TokenEndpoint == "" && !strings.Contains(app.server.Issuer, "/oauth2/") {
-			made.Org = app.server.Issuer
+			made.Org, made.OktaOrigin = app.server.Issuer, app.server.Issuer
 		}
 		if app.client.ProofKey != nil {
 			made.JKT, made.Prover = app.client.ProofKey.Thumbprint(), client
