@@ -16,31 +16,40 @@ const maxKept = 64 << 10
 // that is longer, and says so, nothing is kept: it can be sent again as long as
 // none of it was asked for (Expect: 100-continue).
 //
-// The attempt before may still be reading when the next one begins, which ends it. So
-// only one attempt reads from the caller at a time, and what it gets is for the next
-// one, too.
+// The caller is read from beside the attempts, one read at a time: an attempt can end
+// while it waits for the caller, and what comes then is for the next one.
+//
+// While the upstream has of the body what it did not take yet, it is given little time
+// to take it, or to answer. That the caller has sent no more is not its fault.
 type body struct {
 	source  io.Reader
 	control *http.ResponseController
-	most    int // of kept
+	buffers *buffers
+	most    int           // of kept
+	stalled time.Duration // see the constant
+	late    *time.Timer   // of the upstream. It runs while that has something to take
 
-	mu      sync.Mutex
-	change  sync.Cond
-	current *attempt
-	reading bool // an attempt reads from source
-	lost    bool // not all that was read is kept
-	kept    []byte
-	err     error // how source ended
-	ended   bool  // nobody may read any more
+	mu       sync.Mutex
+	change   sync.Cond
+	current  *attempt
+	reading  bool   // from source, into buffer
+	buffer   []byte // nil: nobody has read yet, or will again
+	lost     bool   // not all that was read is kept
+	kept     []byte
+	err      error // how source ended
+	answered bool  // the upstream has begun its answer
+	ended    bool  // nobody may read any more
 }
 
-// newBody makes a body of a length, which is -1 when it is not known.
-func newBody(source io.Reader, length int64, control *http.ResponseController) *body {
-	b := &body{source: source, control: control, most: maxKept}
+// newBody makes a body of a length, which is -1 when it is not known. giveUp is called
+// when the upstream is late.
+func newBody(source io.Reader, length int64, control *http.ResponseController, with *buffers, stalled time.Duration, giveUp func()) *body {
+	b := &body{source: source, control: control, buffers: with, most: maxKept, stalled: stalled}
 	if length > maxKept {
 		b.most = 0
 	}
 	b.change.L = &b.mu
+	b.late = time.AfterFunc(stalled, giveUp)
 	return b
 }
 
@@ -63,6 +72,7 @@ func (b *body) again() (io.ReadCloser, error) {
 	b.current.over = true
 	b.change.Broadcast()
 	b.current = &attempt{body: b}
+	b.late.Reset(b.stalled)
 	return b.current, nil
 }
 
@@ -75,6 +85,28 @@ func (b *body) forget() {
 	defer b.mu.Unlock()
 	if b.lost = true; b.current.at == len(b.kept) {
 		b.kept, b.current.at = nil, 0
+	}
+}
+
+// heard notes that the upstream has sent something of its answer.
+func (b *body) heard() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answered = true
+	if b.late.Stop() {
+		b.expect()
+	}
+}
+
+// expect gives the upstream its time, now that it has something to take. An upstream
+// that has begun to answer, and was given all, may be silent for as long as the caller
+// waits: that is how events are streamed.
+func (b *body) expect() {
+	if !b.answered || b.err == nil {
+		b.late.Reset(b.stalled)
 	}
 }
 
@@ -108,84 +140,56 @@ func (b *body) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = true
+	b.late.Stop()
 	b.change.Broadcast()
 	if b.reading && b.control.SetReadDeadline(time.Unix(1, 0)) == nil {
 		for b.reading {
 			b.change.Wait()
 		}
 	}
+	b.release()
 	if !errors.Is(b.err, io.EOF) {
 		_ = b.control.SetReadDeadline(time.Now().Add(lingering))
 	}
 }
 
-// attempt reads a body from its beginning.
-type attempt struct {
-	body *body
-	at   int // up to there kept was read
-	over bool
+// begin begins to read from the caller.
+func (b *body) begin() {
+	if b.reading {
+		return
+	}
+	if b.buffer == nil {
+		b.buffer = b.buffers.Get()
+	}
+	b.reading = true
+	go b.read()
 }
 
-var errOver = errors.New("the attempt is over")
-
-// Close ends the attempt. It does not wait for a Read.
-func (a *attempt) Close() error {
-	a.body.mu.Lock()
-	defer a.body.mu.Unlock()
-	a.over = true
-	a.body.change.Broadcast()
-	return nil
-}
-
-func (a *attempt) Read(p []byte) (int, error) {
-	b := a.body
+// read reads from the caller what there is.
+func (b *body) read() {
+	_ = b.control.SetReadDeadline(time.Now().Add(b.stalled))
+	n, err := b.source.Read(b.buffer)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for {
-		switch {
-		case a.over, b.ended:
-			return 0, errOver
-		case a.at < len(b.kept):
-			n := copy(p, b.kept[a.at:])
-			a.at += n
-			return n, nil
-		case b.err != nil:
-			return 0, b.err
-		case !b.reading:
-			return a.read(p)
-		}
-		b.change.Wait()
-	}
-}
-
-// read reads from the caller, and lets mu go meanwhile.
-func (a *attempt) read(p []byte) (int, error) {
-	b := a.body
-	room := b.most - len(b.kept)
-	if !b.lost && room > 0 {
-		p = p[:min(len(p), room)]
-	}
-	lostBefore := b.lost
-	b.lost = lostBefore || room == 0 // unless this is the end
-	b.reading = true
-	_ = b.control.SetReadDeadline(time.Now().Add(stalled))
-	b.mu.Unlock()
-	n, err := b.source.Read(p)
-	b.mu.Lock()
 	if errors.Is(err, io.EOF) { // from now on the server reads, to notice when the caller leaves
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	b.reading = false
 	b.change.Broadcast()
 	b.err = err
-	switch {
-	case !b.lost:
-		b.kept = append(b.kept, p[:n]...)
-		a.at = len(b.kept)
-	case n == 0:
-		b.lost = lostBefore
-	default:
-		b.kept, a.at = nil, 0
+	if b.lost = b.lost || len(b.kept)+n > b.most; b.lost {
+		b.kept, b.current.at = append(b.kept[:0], b.kept[b.current.at:]...), 0
 	}
-	return n, err
+	b.kept = append(b.kept, b.buffer[:n]...)
+	if err != nil {
+		b.release()
+	}
+}
+
+// release gives the buffer back.
+func (b *body) release() {
+	if b.buffer != nil && !b.reading {
+		b.buffers.Put(b.buffer)
+		b.buffer = nil
+	}
 }

@@ -22,12 +22,17 @@ type onConn struct {
 
 func (w onConn) Write(p []byte) (int, error) { return w.ResponseWriter.Write(p) }
 
+// newTestBody makes a body whose upstream is never given up.
+func newTestBody(source io.Reader, length int64, control *http.ResponseController) *body {
+	return newBody(source, length, control, &buffers{}, stalled, func() {})
+}
+
 // bodyOf returns a body of no known length that comes over a connection.
 func bodyOf(t *testing.T) (b *body, server, caller net.Conn) {
 	t.Helper()
 	server, caller = net.Pipe()
 	t.Cleanup(func() { _, _ = server.Close(), caller.Close() })
-	return newBody(server, -1, http.NewResponseController(onConn{httptest.NewRecorder(), server})), server, caller
+	return newTestBody(server, -1, http.NewResponseController(onConn{httptest.NewRecorder(), server})), server, caller
 }
 
 // A caller that sends no more is given up, and after that its connection is not held.
@@ -56,7 +61,7 @@ func TestEndOfABodyThatIsRead(t *testing.T) {
 		}()
 		synctest.Wait()
 		wantLingering(t, b, server)
-		if err := <-read; !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := <-read; !errors.Is(err, errOver) {
 			t.Errorf("the attempt's Read ended with %v", err)
 		}
 	})
@@ -79,7 +84,7 @@ func wantLingering(t *testing.T, b *body, server net.Conn) {
 func TestAttemptThatReadsOn(t *testing.T) {
 	const before = 60 << 10
 	sent := bytes.Repeat([]byte("0123456789"), 7<<10)
-	b := newBody(bytes.NewReader(sent), -1, http.NewResponseController(httptest.NewRecorder()))
+	b := newTestBody(bytes.NewReader(sent), -1, http.NewResponseController(httptest.NewRecorder()))
 	first := b.first()
 	if _, err := io.ReadFull(first, make([]byte, before)); err != nil {
 		t.Fatal(err)
@@ -113,7 +118,7 @@ func TestBoundOfABody(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			source := io.MultiReader(bytes.NewReader(make([]byte, 1)), bytes.NewReader(make([]byte, tt.size-1)))
-			b := newBody(source, tt.length, http.NewResponseController(httptest.NewRecorder()))
+			b := newTestBody(source, tt.length, http.NewResponseController(httptest.NewRecorder()))
 			if n, err := io.Copy(io.Discard, b.first()); err != nil || n != int64(tt.size) {
 				t.Fatalf("read %d bytes, %v", n, err)
 			}
@@ -131,7 +136,7 @@ func TestReadThatIsOver(t *testing.T) {
 		"call":    func(b *body, _ io.Closer) { b.end() },
 	} {
 		source := bytes.NewReader(make([]byte, 10))
-		b := newBody(source, 10, http.NewResponseController(httptest.NewRecorder()))
+		b := newTestBody(source, 10, http.NewResponseController(httptest.NewRecorder()))
 		first := b.first()
 		end(b, first)
 		if n, err := first.Read(make([]byte, 1)); n > 0 || !errors.Is(err, errOver) || source.Len() != 10 {
@@ -145,7 +150,7 @@ func TestReadThatIsOver(t *testing.T) {
 func TestDeadlineEndsWithTheBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, server, caller := bodyOf(t)
-		b := newBody(io.LimitReader(server, 4), 4, http.NewResponseController(onConn{httptest.NewRecorder(), server}))
+		b := newTestBody(io.LimitReader(server, 4), 4, http.NewResponseController(onConn{httptest.NewRecorder(), server}))
 		go func() {
 			_, _ = io.WriteString(caller, "body")
 			time.Sleep(2 * stalled)
@@ -189,7 +194,7 @@ func TestStalledAnswer(t *testing.T) {
 // read yet is still there for it.
 func TestForgottenBody(t *testing.T) {
 	sent := strings.Repeat("x", 1<<10)
-	b := newBody(strings.NewReader(sent), -1, http.NewResponseController(httptest.NewRecorder()))
+	b := newTestBody(strings.NewReader(sent), -1, http.NewResponseController(httptest.NewRecorder()))
 	first := b.first()
 	if _, err := io.ReadFull(first, make([]byte, 100)); err != nil {
 		t.Fatal(err)
@@ -204,4 +209,83 @@ func TestForgottenBody(t *testing.T) {
 	if len(b.kept) > 0 {
 		t.Errorf("%d bytes are kept", len(b.kept))
 	}
+}
+
+// An upstream is late when it leaves what it was given, and not while it is the caller
+// that has sent no more.
+func TestLateUpstream(t *testing.T) {
+	if answerTimeout >= stalled {
+		t.Error("who has taken all of a body has less time to answer than answerTimeout")
+	}
+	tests := []struct {
+		name     string
+		answered bool
+		takes    string
+		late     bool
+	}{
+		{"nothing is taken", false, "", true},
+		{"some is taken", false, "be", true},
+		{"all is taken that there is", false, "begun", false},
+		{"the whole body is taken, and it does not answer", false, "begun, ended", true},
+		{"it answers, and takes nothing", true, "", true},
+		{"it answers, and takes some", true, "be", true},
+		{"it answers, and takes all that there is", true, "begun", false},
+		{"it answers, and takes the whole body", true, "begun, ended", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				var gaveUp time.Duration
+				source, caller := io.Pipe()
+				control := http.NewResponseController(httptest.NewRecorder()) // the caller has all the time it wants
+				b := newBody(source, -1, control, &buffers{}, stalled, func() { gaveUp = time.Since(start) })
+				go func() {
+					_, _ = io.WriteString(caller, "begun")
+					if strings.HasSuffix(tt.takes, "ended") {
+						_, _ = io.WriteString(caller, ", ended")
+						_ = caller.Close()
+					}
+				}()
+				first := b.first()
+				if _, err := io.ReadFull(first, make([]byte, len(tt.takes))); err != nil {
+					t.Fatal(err)
+				}
+				if tt.answered {
+					b.heard()
+				}
+				if tt.takes != "" && tt.takes != "be" {
+					go func() { _, _ = first.Read(make([]byte, 1)) }() // it asks for more
+				}
+				time.Sleep(10 * stalled)
+				synctest.Wait()
+				if want := map[bool]time.Duration{true: stalled}[tt.late]; gaveUp != want {
+					t.Errorf("given up after %s, want %s", gaveUp, want)
+				}
+				_ = caller.Close()
+				b.end()
+			})
+		})
+	}
+}
+
+// An upstream that answers piece by piece may take its time with the body.
+func TestUpstreamThatGivesIsNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := false
+		control := http.NewResponseController(httptest.NewRecorder())
+		b := newBody(strings.NewReader("body"), -1, control, &buffers{}, stalled, func() { late = true })
+		if _, err := b.first().Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			time.Sleep(stalled - time.Second)
+			b.heard()
+		}
+		b.end()
+		time.Sleep(2 * stalled)
+		if synctest.Wait(); late {
+			t.Error("it was given up")
+		}
+	})
 }

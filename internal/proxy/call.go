@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"slices"
@@ -29,6 +31,7 @@ type call struct {
 	client   string  // its name, or its client_id
 	target   url.URL // without the query
 	body     *body   // nil: there is none
+	giveUp   func()  // ends the exchange, as the upstream takes nothing of the body
 	writer   *patientWriter
 	reverse  httputil.ReverseProxy
 }
@@ -63,7 +66,7 @@ func (c *call) rewrite(r *httputil.ProxyRequest) {
 	// ends which goes round through several.
 	out.Header["Via"] = append(slices.DeleteFunc(slices.Clone(r.In.Header["Via"]), isNoBroker), strings.TrimPrefix(r.In.Proto, "HTTP/")+" "+c.proxy.id)
 	if out.Body != nil {
-		c.body = newBody(out.Body, out.ContentLength, c.writer.control)
+		c.body = newBody(out.Body, out.ContentLength, c.writer.control, c.proxy.buffers, c.proxy.stalled, c.giveUp)
 		out.Body = c.body.first()
 		out.GetBody = c.body.again
 	}
@@ -74,6 +77,9 @@ func (c *call) RoundTrip(out *http.Request) (*http.Response, error) {
 	// ReverseProxy's context passes on interim answers (1xx), and all that is in
 	// their headers.
 	ctx := c.in.Context()
+	if c.body != nil {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: c.body.sentOver})
+	}
 	resp, err := Do(c.proxy.broker, c.who, broker.CallRequest{Client: c.client}, c.upstream.Transport, out.WithContext(ctx))
 	if _, unanswered := errors.AsType[cause](err); unanswered {
 		if c.body.failed() {
@@ -87,13 +93,14 @@ func (c *call) RoundTrip(out *http.Request) (*http.Response, error) {
 // modify makes of the upstream's answer the caller's.
 func (c *call) modify(resp *http.Response) error {
 	c.body.forget()
+	c.body.heard()
 	stripAnswer(resp.Header)
 	c.endConnection(resp.Header)
 	resp.Header["X-Content-Type-Options"] = []string{"nosniff"}
 	c.rewriteURLs(resp.Header, "Link", rewriteLinks)
 	c.rewriteURLs(resp.Header, "Location", rewriteURL)
 	c.rewriteURLs(resp.Header, "Content-Location", rewriteURL)
-	resp.Body = &answerBody{resp.Body, resp, c}
+	resp.Body = c.answerBody(resp)
 	if resp.ContentLength >= 0 && resp.ContentLength <= bufferSize && c.body.whole() {
 		// The header can wait for the first of the body, as the caller has nothing more
 		// to send. To flush it alone would cost a tenth of the throughput.
@@ -128,23 +135,42 @@ func (c *call) endConnection(header http.Header) {
 // been closed.
 type answerBody struct {
 	io.ReadCloser
-	resp *http.Response
-	call *call
+	resp   *http.Response
+	call   *call
+	unhook func() bool
+}
+
+func (c *call) answerBody(resp *http.Response) *answerBody {
+	b := &answerBody{ReadCloser: resp.Body, resp: resp, call: c}
+	if c.body != nil {
+		// In HTTP/2 the end of the context goes unnoticed while what is left of the request
+		// waits for the upstream to take it.
+		b.unhook = context.AfterFunc(c.in.Context(), func() { _ = b.ReadCloser.Close() })
+	}
+	return b
 }
 
 // Read logs when the answer breaks off, which ends the caller's connection without a
 // word.
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if ctx := b.call.in.Context(); err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil {
-		_, words := oauth.OutageOf(err)
-		b.call.log().InfoContext(ctx, "an answer broke off", "err", words)
+	if n > 0 {
+		b.call.body.heard()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		ctx := b.call.in.Context()
+		if why, ok := errors.AsType[cause](fault(ctx, b.call.target.Host, err)); ok {
+			b.call.log().InfoContext(ctx, "an answer broke off", "err", why)
+		}
 	}
 	return n, err
 }
 
 // Close closes the body, and strips its trailer.
 func (b *answerBody) Close() error {
+	if b.unhook != nil {
+		b.unhook()
+	}
 	err := b.ReadCloser.Close()
 	stripAnswer(b.resp.Trailer)
 	for _, name := range []string{"Link", "Location", "Content-Location"} { // URLs that nobody has rewritten

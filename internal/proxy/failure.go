@@ -12,6 +12,9 @@ import (
 // what the host sent, so none of it is passed on.
 func fault(ctx context.Context, host string, err error) error {
 	if ctx.Err() != nil {
+		if own, ok := errors.AsType[*oauth.Error](context.Cause(ctx)); ok {
+			return own
+		}
 		return ctx.Err()
 	}
 	outage, words := oauth.OutageOf(err)
@@ -31,6 +34,14 @@ func fault(ctx context.Context, host string, err error) error {
 		words = errStatus.Error()
 	}
 	return &oauth.Error{Class: oauth.BadAnswer, Description: "the connection to " + host + " broke, or its answer made no sense", Err: cause(words)}
+}
+
+// errNotTaken is for a host that takes nothing of a request's body.
+func errNotTaken(host string) error {
+	return &oauth.Error{
+		Class: oauth.TimedOut, Description: host + " did not take the body of the request in time",
+		RetryAfter: time.Second, Err: cause("time-out"),
+	}
 }
 
 // cause is why a request had no answer.

@@ -130,6 +130,7 @@ type rig struct {
 	url, own string
 	proxy    *proxy.Proxy
 	log      *lockedBuffer
+	stalled  time.Duration // 0: as in earnest
 
 	mu       sync.Mutex
 	received []received
@@ -178,7 +179,9 @@ func (r *rig) start(origin string, transport http.RoundTripper) {
 		Error: writeError,
 		Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-	r.proxy = p
+	if r.proxy = p; r.stalled > 0 {
+		p.SetStalled(r.stalled)
+	}
 	under := serve(r.tb, p.Under("/proxy"))
 	own := serve(r.tb, p.For("default"))
 	r.url, r.own = under+"/proxy/default", own

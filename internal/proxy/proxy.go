@@ -11,6 +11,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"io"
 	"log"
@@ -169,6 +170,10 @@ func (c *call) serve(w http.ResponseWriter) {
 		// An upstream may answer while it reads: without this the server would read
 		// all of the body first.
 		_ = c.writer.control.EnableFullDuplex()
+		ctx, cancel := context.WithCancelCause(c.in.Context())
+		defer cancel(nil)
+		c.in = c.in.WithContext(ctx)
+		c.giveUp = func() { cancel(errNotTaken(c.target.Host)) }
 	}
 	c.reverse = httputil.ReverseProxy{
 		Rewrite:        c.rewrite,
@@ -196,7 +201,8 @@ func wirePath(u *url.URL) string { return cmp.Or(u.RawPath, u.EscapedPath()) }
 
 const (
 	// stalled is how long a caller may neither take of an answer nor give of a body
-	// what there is to take or give.
+	// what there is to take or give, and an upstream neither take of the body nor
+	// answer. To answer, once it has all, it has answerTimeout, which is less.
 	stalled = time.Minute
 	// lingering is how long the server waits for the rest of a body that nobody wants
 	// any more, before it ends the connection.

@@ -257,26 +257,34 @@ func TestAnswerBeforeTheBody(t *testing.T) {
 // An upstream with TLS and HTTP/2 is spoken to in HTTP/2, and asked again alike.
 func TestHTTP2(t *testing.T) {
 	r := &rig{tb: t, broker: &standIn{tokenType: "DPoP"}, log: &lockedBuffer{}}
-	upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	origin := r.startHTTP2(func(w http.ResponseWriter, req *http.Request) {
 		got := r.record(req)
 		if got.header.Get("Authorization") == "DPoP the-token-0" {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 		_, _ = fmt.Fprintf(w, "%s of %s", req.Proto, got.body)
-	}))
-	upstream.EnableHTTP2 = true
-	upstream.StartTLS()
-	t.Cleanup(upstream.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(upstream.Certificate())
-	transport := proxy.NewTransport(roots)
-	t.Cleanup(transport.CloseIdleConnections)
-	r.start(upstream.URL, transport)
+	})
 	got := do(t, request(t, "POST", r.url+"/api/a%40b;c?d", strings.NewReader("something")))
 	if got.StatusCode != http.StatusOK || got.body != "HTTP/2.0 of something" {
 		t.Errorf("answered %s with %q", got.Status, got.body)
 	}
-	if seen := r.take(); len(seen) != 2 || seen[1].line != "POST /api/a%40b;c?d" || seen[1].header.Get("DPoP") != "proof-2 POST "+upstream.URL+"/api/a%40b;c" {
+	if seen := r.take(); len(seen) != 2 || seen[1].line != "POST /api/a%40b;c?d" || seen[1].header.Get("DPoP") != "proof-2 POST "+origin+"/api/a%40b;c" {
 		t.Errorf("the upstream saw %v", seen)
 	}
+}
+
+// startHTTP2 starts an upstream that speaks HTTP/2, and the proxy in front of it.
+func (r *rig) startHTTP2(handler http.HandlerFunc) (origin string) {
+	r.tb.Helper()
+	upstream := httptest.NewUnstartedServer(handler)
+	upstream.EnableHTTP2 = true
+	upstream.StartTLS()
+	r.tb.Cleanup(upstream.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(upstream.Certificate())
+	transport := proxy.NewTransport(roots)
+	transport.Proxy = nil
+	r.tb.Cleanup(transport.CloseIdleConnections)
+	r.start(upstream.URL, transport)
+	return upstream.URL
 }

@@ -38,7 +38,7 @@ const (
 func NewTransport(roots *x509.CertPool) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
+		DialContext:            dial,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    tlsTimeout,
 		ResponseHeaderTimeout:  answerTimeout,
@@ -55,5 +55,43 @@ func NewTransport(roots *x509.CertPool) *http.Transport {
 			}
 			return nil
 		},
+	}
+}
+
+// dial makes connections that tell when they are closed.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: connectTimeout}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	closed, tell := context.WithCancel(context.Background()) // it outlives the call that it was made for
+	return &telling{conn, closed, tell}, nil
+}
+
+// telling is a connection that tells when it is closed.
+type telling struct {
+	net.Conn
+	closed context.Context //nolint:containedctx // it is the connection's own
+	tell   context.CancelFunc
+}
+
+// Close closes the connection, and tells so when nothing can be sent any more.
+func (t *telling) Close() error {
+	defer t.tell()
+	return t.Conn.Close()
+}
+
+// closedOf returns what ends with a connection, which can have layers of TLS. Nil: it
+// does not tell.
+func closedOf(conn net.Conn) context.Context {
+	for {
+		switch c := conn.(type) {
+		case *telling:
+			return c.closed
+		case interface{ NetConn() net.Conn }:
+			conn = c.NetConn()
+		default:
+			return nil
+		}
 	}
 }

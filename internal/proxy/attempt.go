@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http/httptrace"
+)
+
+// attempt reads a body from its beginning, to send it over a connection.
+type attempt struct {
+	body  *body
+	at    int // up to there kept was read
+	over  bool
+	cut   bool        // the connection is closed
+	leave func() bool // the connection. Nil: nobody tells when it is closed
+}
+
+var errOver = errors.New("the attempt is over")
+
+// Close ends the attempt. It does not wait for a Read.
+func (a *attempt) Close() error {
+	a.body.mu.Lock()
+	defer a.body.mu.Unlock()
+	a.over = true
+	a.body.change.Broadcast()
+	if a.leave != nil {
+		a.leave()
+	}
+	return nil
+}
+
+func (a *attempt) Read(p []byte) (int, error) {
+	b := a.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for {
+		switch {
+		case a.over, b.ended:
+			return 0, errOver
+		case a.at < len(b.kept) || b.err != nil:
+			return a.take(p)
+		case a.cut:
+			// That is all, as nobody gets to see it. Any error would be the caller's to
+			// net/http, which sends a request of which nothing was written once more.
+			return 0, io.EOF
+		}
+		b.late.Stop() // the upstream has taken what there was
+		b.begin()
+		b.change.Wait()
+	}
+}
+
+// take takes what there is.
+func (a *attempt) take(p []byte) (n int, err error) {
+	b := a.body
+	n = copy(p, b.kept[a.at:])
+	if a.at += n; a.at == len(b.kept) {
+		err = b.err
+	}
+	if err != nil && b.lost {
+		b.kept, a.at = nil, 0
+	}
+	b.expect()
+	return n, err
+}
+
+// sentOver has the current attempt end with its connection. The transport finds out
+// when that breaks, but tells nobody before it is done with the body: an attempt that
+// waits for the caller would hold it up.
+func (b *body) sentOver(got httptrace.GotConnInfo) {
+	closed := closedOf(got.Conn)
+	if closed == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.current
+	a.leave = context.AfterFunc(closed, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		a.cut = true
+		b.change.Broadcast()
+	})
+}
