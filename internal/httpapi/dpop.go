@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"okta-token-broker/api"
 	"okta-token-broker/internal/broker"
@@ -42,7 +43,7 @@ func readCallRequest(r *http.Request) (broker.CallRequest, error) {
 		Scope  string `json:"scope"`
 	}
 	// Duplicate names, invalid UTF-8 and trailing data do not pass.
-	if err := json.Unmarshal(body, &raw, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(body, &raw, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(refuseNull))); err != nil {
 		return broker.CallRequest{}, malformed(err)
 	}
 	switch {
@@ -53,6 +54,16 @@ func readCallRequest(r *http.Request) (broker.CallRequest, error) {
 	}
 	return broker.CallRequest{Client: raw.Client, Scope: raw.Scope, Method: raw.Method, URL: raw.URL, Nonce: raw.Nonce}, checkClient(raw.Client)
 }
+
+// refuseNull refuses null for a string: the library takes it for an empty one.
+func refuseNull(value *jsontext.Decoder, _ *string) error {
+	if value.PeekKind() == 'n' {
+		return errNull
+	}
+	return errors.ErrUnsupported // the library goes on
+}
+
+var errNull = errors.New("null is no string")
 
 // malformed says what is wrong with a JSON body, without its values.
 func malformed(err error) error {
