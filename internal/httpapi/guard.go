@@ -55,10 +55,10 @@ func (a *API) refuses(r *http.Request) string {
 }
 
 // forwarded reports whether a proxy made the request, for somebody who could not
-// have made it.
+// have made it. Underscores are what applications behind CGI take for hyphens.
 func forwarded(header http.Header) bool {
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-		if _, there := header[name]; there {
+	for name := range header {
+		if name == "Forwarded" || strings.HasPrefix(name, "X-Forwarded") || strings.HasPrefix(name, "X_forwarded") {
 			return true
 		}
 	}

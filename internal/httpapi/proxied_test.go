@@ -116,6 +116,8 @@ func TestGuardOfCalls(t *testing.T) {
 		"X-Forwarded-For: 192.0.2.1":   false,
 		"X-Forwarded-Host: localhost":  false,
 		"X-Forwarded-Proto: gopher://": false,
+		"X-Forwarded-Ssl: on":          false,
+		"X_FORWARDED_PREFIX: /x":       false,
 	} {
 		for _, q := range requests {
 			before := r.okta.Counters().TokenRequests

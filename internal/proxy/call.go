@@ -95,6 +95,7 @@ func (c *call) modify(resp *http.Response) error {
 	c.body.forget()
 	c.body.heard()
 	stripAnswer(resp.Header)
+	stripTrailer(resp.Trailer) // what is announced of it
 	c.endConnection(resp.Header)
 	resp.Header["X-Content-Type-Options"] = []string{"nosniff"}
 	c.rewriteURLs(resp.Header, "Link", rewriteLinks)
@@ -172,10 +173,7 @@ func (b *answerBody) Close() error {
 		b.unhook()
 	}
 	err := b.ReadCloser.Close()
-	stripAnswer(b.resp.Trailer)
-	for _, name := range []string{"Link", "Location", "Content-Location"} { // URLs that nobody has rewritten
-		delete(b.resp.Trailer, name)
-	}
+	stripTrailer(b.resp.Trailer)
 	return err
 }
 
@@ -213,7 +211,7 @@ func (c *call) inward(ref string) (told string, ok bool) {
 	case u.Scheme == "https":
 		ok = u.Host != "" && !sameOrigin(u, &url.URL{Scheme: "https", Host: c.in.Host}) // which may be TLS by somebody else
 	default:
-		ok = u.Scheme != "http"
+		ok = u.Scheme == "mailto" // any other can be a way to a host
 	}
 	return u.String(), ok
 }

@@ -44,15 +44,17 @@ func isCallersNoBusiness(name []byte) bool {
 	case "authorization", "dpop", "cookie", "cookie2",
 		"connection", "upgrade", "http2-settings",
 		"content-length", "transfer-encoding", "keep-alive", // in their underscore forms
-		"client-cert", "client-cert-chain", // RFC 9440
-		"forwarded", "via", "client-ip", "true-client-ip", "cf-connecting-ip", "fastly-client-ip",
-		"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-originating-ip", "x-remote-ip", "x-remote-addr",
-		"x-host", "x-http-host-override", "x-original-host", "x-original-uri", "x-original-url", "x-rewrite-url",
-		"x-http-method", "x-http-method-override", "x-method-override",
-		"x-original-forwarded-for", "x-envoy-external-address", "x-envoy-original-path":
+		"via", "client-ip", "true-client-ip", "cf-connecting-ip", "fastly-client-ip",
+		"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-originating-ip", "x-proxyuser-ip",
+		"x-host", "x-http-host-override", "x-rewrite-url", "x-scheme", "x-url-scheme", "front-end-https",
+		"x-http-method", "x-http-method-override", "x-method-override", "remote-user":
 		return true
 	}
-	return hasPrefix(name, "proxy-") || hasPrefix(name, "x-forwarded")
+	return hasPrefix(name, "forwarded") || hasPrefix(name, "x-forward") || // -For, X-Forwarder-For
+		hasPrefix(name, "proxy-") || hasPrefix(name, "wl-proxy-") ||
+		hasPrefix(name, "x-original-") || hasPrefix(name, "x-remote-") || hasPrefix(name, "x-envoy-") || hasPrefix(name, "x-arr-") ||
+		hasPrefix(name, "client-cert") || // RFC 9440
+		hasPrefix(name, "x-client-cert") || hasPrefix(name, "ssl-client-") || hasPrefix(name, "x-ssl-client-")
 }
 
 func hasPrefix(name []byte, prefix string) bool {
@@ -71,6 +73,22 @@ func stripAnswer(header http.Header) {
 			if strings.HasPrefix(name, "Access-Control-") {
 				delete(header, name)
 			}
+		}
+	}
+}
+
+// stripTrailer takes out of an answer's trailer what the header must not have, and what
+// belongs in the header: a client that merges the two would take it for the answer's
+// framing, for where it leads, or for how it is to be read (RFC 9110 section 6.5.1).
+func stripTrailer(trailer http.Header) {
+	stripAnswer(trailer)
+	for name := range trailer {
+		switch name {
+		case "Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Connection", "Proxy-Authenticate",
+			"Content-Length", "Content-Type", "Content-Encoding", "Content-Range", "X-Content-Type-Options",
+			"Www-Authenticate", "Cache-Control", "Pragma", "Expires", "Age", "Date", "Vary", "Retry-After", "Host",
+			"Link", "Location", "Content-Location": // URLs that nobody has rewritten
+			delete(trailer, name)
 		}
 	}
 }

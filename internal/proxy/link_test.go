@@ -50,6 +50,7 @@ func TestLinks(t *testing.T) {
 		{"not a link", "/api", `rel="next"; <ORG/api`, ``},
 		{"half a link behind one", "/api", `<ORG/api>; rel="next", <ORG/api`, `<HERE/api>; rel="next"`},
 		{"not a link, behind one", "/api", `, ,<ORG/api>,, x <ORG/api>`, `<HERE/api>`},
+		{"other ways to a host", "/api", `<ws://HEREHOST/token>, <wss://HEREHOST/token>, <view-source:http://HEREHOST/token>, <ftp://HEREHOST/>, <data:,x>, <WS:HEREHOST>, <okta://x>`, ``},
 		{"fragment", "/api", `<ORG/api#a?b>`, `<HERE/api#a?b>`},
 		{"resource", "/~api/users", `<ORG/base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
 		{"path of a resource", "/~api/users", `</base/users?after=x>; rel="next"`, `<HERE/~api/users?after=x>; rel="next"`},
@@ -106,6 +107,8 @@ func TestRedirects(t *testing.T) {
 		"http://localhost/token": "",
 		"/oauth2/v1/authorize":   "ORG/oauth2/v1/authorize", // the broker has such a path, too
 		"https://127.0.0.1/api/": "https://127.0.0.1/api/",
+		"ws://localhost/token":   "",
+		"view-source:http://x/":  "",
 	} {
 		got := do(t, request(t, "GET", r.url+"/api?to="+to, nil))
 		want = strings.Replace(want, "ORG", org.Load().(string), 1)
@@ -113,7 +116,7 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("a redirect to %s is %s to %s; want %s", to, got.Status, got.Header.Get("Location"), want)
 		}
 	}
-	if calls.Load() != 8 {
+	if calls.Load() != 10 {
 		t.Errorf("%d calls: a redirect was followed", calls.Load())
 	}
 }

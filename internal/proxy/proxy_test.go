@@ -87,7 +87,7 @@ func TestCall(t *testing.T) {
 func TestRequestHeader(t *testing.T) {
 	r := recording(t, &standIn{tokenType: "DPoP"})
 	req := request(t, "GET", r.url+"/api", nil,
-		"Accept", "application/json", "Accept-Language", "de", "X-Okta-User-Agent-Extended", "x", "X_Custom", "kept", "If-Match", `"1"`,
+		"Accept", "application/json", "Accept-Language", "de", "X-Okta-User-Agent-Extended", "x", "X_Custom", "kept", "X-Client-Version", "1", "If-Match", `"1"`,
 		"Range", "bytes=0-1", "Prefer", "respond-async", "Idempotency-Key", "1", "Te", "trailers")
 	kept := req.Header.Clone()
 	for _, name := range []string{
@@ -100,6 +100,8 @@ func TestRequestHeader(t *testing.T) {
 		"X-HTTP-Method-Override", "X_HTTP_Method_Override", "X-HTTP-Method", "X-Method-Override",
 		"Fastly-Client-IP", "X-Originating-IP", "X-Remote-IP", "X-Remote-Addr", "X-Original-URI",
 		"X-Original-Forwarded-For", "X-Envoy-External-Address", "X_Envoy_Original_Path",
+		"Forwarded-For", "Forwarded_For_Ip", "X-Forward-For", "X-Forwarder-For", "WL-Proxy-Client-IP", "WL_Proxy_SSL", "X-ProxyUser-Ip", "X-Scheme", "X-Url-Scheme",
+		"Front-End-Https", "X-SSL-Client-Cert", "Ssl-Client-Cert", "X_SSL_Client_DN", "X-Client-Cert", "X-ARR-ClientCert", "Remote-User", "Remote_User", "X-Remote-User",
 		"Transfer_Encoding", "Content_Length", "X-Named", "X-Also-Named", "Connection-Named",
 	} {
 		req.Header[name] = []string{"evil"}
