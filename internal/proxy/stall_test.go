@@ -26,6 +26,7 @@ func TestUpstreamThatStopsReading(t *testing.T) {
 		for _, answers := range []bool{false, true} {
 			for _, leaves := range []bool{false, true} {
 				t.Run(name+map[bool]string{true: ", it answers"}[answers]+map[bool]string{true: ", the caller leaves"}[leaves], func(t *testing.T) {
+					t.Parallel()
 					r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}, stalled: impatience}
 					left := start(r, answers)
 					caller := pushing(t, r.own)
@@ -157,6 +158,7 @@ func TestSlowBodies(t *testing.T) {
 		"HTTP/2": func(r *rig) { r.startHTTP2(handler) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			const size = 4 << 20
 			r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}, stalled: impatience}
 			start(r)

@@ -31,6 +31,21 @@ func (w *patientWriter) patience() {
 	_ = w.control.SetWriteDeadline(time.Now().Add(w.stalled))
 }
 
+// WriteHeader begins the answer, with the header that the upstream gave it.
+func (w *patientWriter) WriteHeader(status int) {
+	header := w.Header()
+	if header["Content-Type"] == nil {
+		header["Content-Type"] = nil // the server would make one up from the body
+	}
+	if links := header["Link"]; links != nil {
+		// As Okta writes it. Its SDK for Java finds no other, where to all others it is the
+		// same (RFC 9110 section 5.1).
+		delete(header, "Link")
+		header["link"] = links
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
 // Write writes p. A small answer that is whole is left to
 // the server to send in one piece; a part of one goes at once.
 func (w *patientWriter) Write(p []byte) (int, error) {

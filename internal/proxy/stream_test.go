@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,17 +172,52 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-func TestTrailer(t *testing.T) {
-	r := newRig(t, &standIn{}, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Trailer", "X-Checksum, Set-Cookie")
-		_, _ = io.WriteString(w, "{}")
-		w.Header().Set("X-Checksum", "1")
-		w.Header().Set("Set-Cookie", "sid=1")
-		w.Header().Set(http.TrailerPrefix+"Dpop-Nonce", "n1")
+// Callers that read nothing hold up no others whose answers come over the same
+// connection, and little is read for them.
+func TestCallersThatDoNotRead(t *testing.T) {
+	const callers, size = 40, 8 << 20
+	var sent atomic.Int64
+	r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}}
+	r.startHTTP2(func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/small" {
+			_, _ = io.WriteString(w, "{}")
+			return
+		}
+		for i := 0; i < size; i += 32 << 10 {
+			n, err := w.Write(make([]byte, 32<<10))
+			if sent.Add(int64(n)); err != nil {
+				return
+			}
+		}
 	})
-	got := do(t, request(t, "GET", r.url+"/api", nil))
-	if got.body != "{}" || got.Trailer.Get("X-Checksum") != "1" || got.Trailer.Get("Set-Cookie") != "" || got.Trailer.Get("Dpop-Nonce") != "" {
-		t.Errorf("answered %q with the trailer %v", got.body, got.Trailer)
+	server := httptest.NewUnstartedServer(r.proxy.For("default"))
+	server.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			_ = conn.(*net.TCPConn).SetWriteBuffer(4 << 10) // so that the kernel takes little
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	for range callers {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(server.URL, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		if _, err := io.WriteString(conn, "GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for before := int64(-1); sent.Load() != before; { // until nothing moves any more
+		before = sent.Load()
+		<-time.After(300 * time.Millisecond)
+	}
+	if each := sent.Load() / callers; each > 1<<20 {
+		t.Errorf("%d bytes of each answer were read", each)
+	}
+	if got := do(t, request(t, "GET", r.own+"/small", nil)); got.body != "{}" {
+		t.Errorf("another is answered %s with %q", got.Status, got.body)
 	}
 }
 

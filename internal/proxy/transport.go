@@ -26,6 +26,10 @@ const (
 	// maxIdle is how many connections to an upstream are kept.
 	maxIdle     = 256
 	idleTimeout = time.Minute
+	// maxUnread is how much of an answer HTTP/2 takes from the upstream before the caller
+	// does, in bytes. All answers together have no limit but the number of calls: they
+	// share a connection, and a few callers that read nothing would hold up the others.
+	maxUnread = 256 << 10
 	// A connection over which no more packets come fails its calls for as long as TCP
 	// keeps it, which is a quarter of an hour. So HTTP/2's health check asks, also
 	// between calls: after pingAfter without a frame, for an answer within pingTimeout.
@@ -47,7 +51,7 @@ func NewTransport(roots *x509.CertPool) *http.Transport {
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        idleTimeout,
 		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReceiveBufferPerStream: maxUnread},
 		DisableCompression:     true, // what the caller did not ask for is not unpacked for it
 		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
 			if answer.StatusCode != http.StatusOK {
