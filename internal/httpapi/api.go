@@ -4,6 +4,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -36,6 +37,8 @@ type Config struct {
 	// Quiet is how long no request has to come before a draining listener is closed.
 	// 0: half a second.
 	Quiet time.Duration
+	// Drain is how long requests in flight then have to finish. 0: 15 seconds.
+	Drain time.Duration
 	// Log takes panics and answers that tell the caller to look there.
 	Log *slog.Logger
 }
@@ -49,8 +52,10 @@ type API struct {
 	awaited  func() []api.AwaitedKey
 	log      *slog.Logger
 	router   *chi.Mux
-	proxied  http.Handler // nil: there is no proxy
+	proxied  http.Handler  // nil: there is no proxy
+	calls    chan struct{} // has what is in flight of them
 	quiet    time.Duration
+	drain    time.Duration
 	draining atomic.Bool
 
 	lastRequest atomic.Int64 // when it began, in Unix nanoseconds
@@ -61,9 +66,8 @@ func New(cfg Config) *API {
 	a := &API{broker: cfg.Broker, metrics: cfg.Metrics, awaited: cfg.Awaited, log: cfg.Log, router: chi.NewRouter()}
 	a.SetHosts(cfg.Hosts)
 	a.SetJWKSMaxAge(cfg.JWKSMaxAge)
-	if a.quiet = cfg.Quiet; a.quiet == 0 {
-		a.quiet = quietTime
-	}
+	a.quiet, a.drain = cmp.Or(cfg.Quiet, quietTime), cmp.Or(cfg.Drain, drainTime)
+	a.calls = make(chan struct{}, partOfFiles(maxCalls, 8))
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}

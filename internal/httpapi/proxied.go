@@ -5,16 +5,34 @@ import (
 	"time"
 
 	"okta-token-broker/api"
+	"okta-token-broker/internal/oauth"
 )
 
 // Proxied returns a handler of calls that are made for the caller, on a listener of
 // their own: the same requests are refused as everywhere, before the handler sees
 // them. Errors the handler leaves to WriteError.
 func (a *API) Proxied(handler http.Handler) http.Handler {
-	guarded := a.recoverPanics(writeCallError)(a.guard(writeCallError)(handler))
+	guarded := a.recoverPanics(writeCallError)(a.guard(writeCallError)(a.limitCalls(handler)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.lastRequest.Store(time.Now().UnixNano())
 		guarded.ServeHTTP(&callWriter{ResponseWriter: w}, r)
+	})
+}
+
+// limitCalls refuses calls over the bound of those in flight. One can last for as long
+// as its caller likes, so to wait for another to end could take for ever.
+func (a *API) limitCalls(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case a.calls <- struct{}{}:
+			defer func() { <-a.calls }()
+			handler.ServeHTTP(w, r)
+		default:
+			a.WriteError(w, r, &oauth.Error{
+				Class: oauth.Unavailable, RetryAfter: time.Second,
+				Description: "as many calls are being made as the broker makes at once; that depends on how many files it may open (ulimit -n)",
+			})
+		}
 	})
 }
 

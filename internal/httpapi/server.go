@@ -19,8 +19,15 @@ import (
 	"golang.org/x/net/netutil"
 )
 
+// Of the files that the process may open each gets its part: half are connections of
+// the API listener, an eighth those of a listener for calls, a sixteenth each of health
+// and public keys. A call has a second file, the connection to its upstream, so calls
+// in flight are bounded by an eighth, whichever listener they came by. What is left is
+// for keys, servers and upstreams' idle connections, and no calls, however long they
+// stream, take a connection from health, nor more than a part from token requests.
 const (
 	maxConnections = 4096
+	maxCalls       = 2048
 	// maxOtherConnections is for each of the other listeners.
 	maxOtherConnections = 256
 
@@ -32,7 +39,6 @@ const (
 	// writeTimeout leaves room for a fetch of six seconds.
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
-	drainTimeout = 15 * time.Second
 	// publicTimeout bounds each step of a connection that comes from the internet.
 	publicTimeout = 5 * time.Second
 
@@ -41,6 +47,8 @@ const (
 	// longer than noticeTime.
 	quietTime  = 500 * time.Millisecond
 	noticeTime = 2 * time.Second
+	// drainTime is how long requests in flight have then.
+	drainTime = 15 * time.Second
 )
 
 // socketPrefix starts a listen address that is a Unix socket.
@@ -148,7 +156,8 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 }
 
 // Serve answers on the listener until ctx ends, then lets requests in flight
-// finish and returns nil.
+// finish, for a while, and returns nil. What goes on after that, as streams do, is cut
+// off.
 func Serve(ctx context.Context, listener net.Listener, a *API) error {
 	return a.serve(ctx, bounded(listener, maxConnections, 2), a)
 }
@@ -171,24 +180,34 @@ func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Han
 	}
 	a.Drain()
 	a.waitForQuiet()
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.drain)
 	defer cancel()
-	if err := server.Shutdown(drain); err != nil {
-		_ = server.Close()
-		return fmt.Errorf("draining %s: %w", listener.Addr(), err)
+	err := server.Shutdown(drain)
+	if err == nil {
+		return nil
 	}
-	return nil
+	_ = server.Close()
+	if errors.Is(err, context.DeadlineExceeded) {
+		a.log.Warn("requests were cut off: they went on for longer than a stop waits", "listen", listener.Addr().String(), "waited", a.drain)
+		return nil
+	}
+	return fmt.Errorf("draining %s: %w", listener.Addr(), err)
 }
 
 // bounded lets most connections be open at once, and no more than a part of the
-// files that the process may open: keys and servers need some, too. Further
-// connections wait.
+// files. Further connections wait.
 func bounded(listener net.Listener, most, part uint64) net.Listener {
+	return netutil.LimitListener(listener, partOfFiles(most, part))
+}
+
+// partOfFiles returns most, or what a part of the files is that the process may open,
+// if that is less.
+func partOfFiles(most, part uint64) int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
 		most = min(most, max(files.Cur/part, 1))
 	}
-	return netutil.LimitListener(listener, int(most)) //nolint:gosec // it is a few thousand at most
+	return int(most) //nolint:gosec // it is a few thousand at most
 }
 
 // ServeHealth answers Health on the listener until ctx ends. It is for a listener
@@ -209,7 +228,7 @@ func ServeJWKS(ctx context.Context, listener net.Listener, a *API) error {
 // serveAlone serves what needs no draining.
 func serveAlone(ctx context.Context, listener net.Listener, server *http.Server, what string) error {
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(bounded(listener, maxOtherConnections, 8)); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bounded(listener, maxOtherConnections, 16)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving %s on %s: %w", what, listener.Addr(), err)
 	}
 	return nil
