@@ -39,6 +39,9 @@ type Upstreams interface {
 
 // Upstream is where requests go. It does not change.
 type Upstream struct {
+	// Client is whose it is, by its name in the configuration. Empty: errors name the
+	// client as the caller does, which may be by its client_id.
+	Client string
 	// Base is an absolute http or https URL, without user, query and fragment. Its
 	// path is put in front of every path.
 	Base *url.URL

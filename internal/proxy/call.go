@@ -80,7 +80,8 @@ func (c *call) RoundTrip(out *http.Request) (*http.Response, error) {
 	if c.body != nil {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: c.body.sentOver})
 	}
-	resp, err := Do(c.proxy.broker, c.who, broker.CallRequest{Client: c.client}, c.upstream.Transport, out.WithContext(ctx))
+	e := &exchange{broker: c.proxy.broker, who: c.who, call: broker.CallRequest{Client: c.client}, transport: c.upstream.Transport, from: c.settings()}
+	resp, err := e.do(out.WithContext(ctx))
 	if _, unanswered := errors.AsType[cause](err); unanswered {
 		if c.body.failed() {
 			err = oauth.Fail(oauth.InvalidRequest, "the body of the request could not be read to its end")
@@ -160,7 +161,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		ctx := b.call.in.Context()
-		if why, ok := errors.AsType[cause](fault(ctx, b.call.target.Host, err)); ok {
+		if why, ok := errors.AsType[cause](fault(ctx, b.call.target.Host, b.call.settings(), err)); ok {
 			b.call.log().InfoContext(ctx, "an answer broke off", "err", why)
 		}
 	}
@@ -179,6 +180,15 @@ func (b *answerBody) Close() error {
 
 func (c *call) log() *slog.Logger {
 	return c.proxy.log.With("client", c.client, "upstream", c.upstream.Base.Host)
+}
+
+// settings names what leads to the upstream in the configuration.
+func (c *call) settings() settings {
+	of := "clients." + cmp.Or(c.upstream.Client, c.client)
+	if c.resource != "" {
+		return settings{of + ".resources." + c.resource, of + ".ca_file"}
+	}
+	return settings{of + ".issuer", of + ".ca_file"}
 }
 
 // isNoBroker reports whether a field of Via names anything but brokers.

@@ -20,13 +20,29 @@ import (
 // errors are the broker's, or of type *oauth.Error, with nothing in their text that the
 // other side sent.
 func Do(b Broker, who caller.Caller, call broker.CallRequest, transport http.RoundTripper, req *http.Request) (*http.Response, error) {
+	e := &exchange{broker: b, who: who, call: call, transport: transport, from: settings{"the address in the configuration", "ca_file"}}
+	return e.do(req)
+}
+
+// exchange is a request and its answer.
+type exchange struct {
+	broker      Broker
+	who         caller.Caller
+	call        broker.CallRequest
+	transport   http.RoundTripper
+	from        settings
+	credentials broker.Credentials // that were sent last
+}
+
+// do is Do.
+func (e *exchange) do(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	call.Method, call.URL = req.Method, req.URL.Scheme+"://"+req.URL.Host+cmp.Or(wirePath(req.URL), "/")
-	first, err := b.Authorize(ctx, who, call)
+	e.call.Method, e.call.URL = req.Method, req.URL.Scheme+"://"+req.URL.Host+cmp.Or(wirePath(req.URL), "/")
+	first, err := e.broker.Authorize(ctx, e.who, e.call)
 	if err != nil {
 		return nil, err
 	}
-	e := &exchange{broker: b, who: who, call: call, transport: transport, credentials: first}
+	e.credentials = first
 	resp, err := e.send(req)
 	if err != nil {
 		return nil, err
@@ -35,7 +51,7 @@ func Do(b Broker, who caller.Caller, call broker.CallRequest, transport http.Rou
 	if !matters {
 		return resp, nil
 	}
-	next, ok := b.Answered(ctx, who, call, e.credentials, answer)
+	next, ok := e.broker.Answered(ctx, e.who, e.call, e.credentials, answer)
 	if !ok || !rewind(req) {
 		return resp, nil
 	}
@@ -46,18 +62,9 @@ func Do(b Broker, who caller.Caller, call broker.CallRequest, transport http.Rou
 	}
 	if answer, matters = answerOf(resp); matters {
 		answer.Final = true
-		b.Answered(ctx, who, call, e.credentials, answer)
+		e.broker.Answered(ctx, e.who, e.call, e.credentials, answer)
 	}
 	return resp, nil
-}
-
-// exchange is a request and its answer.
-type exchange struct {
-	broker      Broker
-	who         caller.Caller
-	call        broker.CallRequest
-	transport   http.RoundTripper
-	credentials broker.Credentials // that were sent last
 }
 
 // send makes one attempt.
@@ -73,7 +80,7 @@ func (e *exchange) send(req *http.Request) (*http.Response, error) {
 		err = errStatus
 	}
 	if err != nil {
-		return nil, fault(ctx, req.URL.Host, err)
+		return nil, fault(ctx, req.URL.Host, e.from, err)
 	}
 	return resp, nil
 }

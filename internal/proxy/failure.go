@@ -10,7 +10,7 @@ import (
 
 // fault sorts an error of an http.RoundTripper by whose it is. Its text can quote
 // what the host sent, so none of it is passed on.
-func fault(ctx context.Context, host string, err error) error {
+func fault(ctx context.Context, host string, from settings, err error) error {
 	if ctx.Err() != nil {
 		if own, ok := errors.AsType[*oauth.Error](context.Cause(ctx)); ok {
 			return own
@@ -24,17 +24,25 @@ func fault(ctx context.Context, host string, err error) error {
 	case oauth.Unreachable:
 		return &oauth.Error{
 			Class:       oauth.Unavailable,
-			Description: host + " could not be reached: the network, HTTPS_PROXY or the address in the configuration may be wrong",
+			Description: host + " could not be reached: the network, HTTPS_PROXY or " + from.address + " may be wrong",
 			RetryAfter:  time.Second, Err: cause(words),
 		}
 	case oauth.Untrusted:
-		return &oauth.Error{Class: oauth.BadAnswer, Description: "TLS with " + host + " failed (" + words + "): check the certificate, and ca_file for a private CA", Err: cause("TLS")}
+		// As with the authorization server: what is wrong there can be mended there.
+		return &oauth.Error{
+			Class:       oauth.Unavailable,
+			Description: "TLS with " + host + " failed (" + words + "): check the certificate, and " + from.roots + " for a private CA",
+			RetryAfter:  time.Second, Err: cause("TLS"),
+		}
 	}
 	if errors.Is(err, errStatus) {
 		words = errStatus.Error()
 	}
 	return &oauth.Error{Class: oauth.BadAnswer, Description: "the connection to " + host + " broke, or its answer made no sense", Err: cause(words)}
 }
+
+// settings name what leads to a host in the configuration.
+type settings struct{ address, roots string }
 
 // errNotTaken is for a host that takes nothing of a request's body.
 func errNotTaken(host string) error {

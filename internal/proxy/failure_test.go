@@ -29,15 +29,15 @@ func TestFault(t *testing.T) {
 		retry bool
 	}{
 		{"time-out", context.DeadlineExceeded, oauth.TimedOut, "did not answer in time", "time-out", true},
-		{"nobody listens", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, oauth.Unavailable, "could not be reached", "dial: connection refused", true},
+		{"nobody listens", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, oauth.Unavailable, "could not be reached: the network, HTTPS_PROXY or clients.a.issuer may be wrong", "dial: connection refused", true},
 		{"proxy that refuses", fmt.Errorf("%s: %w", theirs, oauth.ProxyRefusal(407)), oauth.Unavailable, "HTTPS_PROXY", "the proxy answered status 407", true},
-		{"no TLS", tls.RecordHeaderError{Msg: theirs}, oauth.BadAnswer, "TLS with acme.okta.com failed (it speaks no TLS there: the port, or https://, may be wrong)", "TLS", false},
+		{"no TLS", tls.RecordHeaderError{Msg: theirs}, oauth.Unavailable, "TLS with acme.okta.com failed (it speaks no TLS there: the port, or https://, may be wrong): check the certificate, and clients.a.ca_file", "TLS", true},
 		{"status", errStatus, oauth.BadAnswer, "broke, or its answer made no sense", errStatus.Error(), false},
 		{"anything else", errors.New(theirs), oauth.BadAnswer, "broke, or its answer made no sense", "the answer could not be read", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e, ok := errors.AsType[*oauth.Error](fault(t.Context(), "acme.okta.com", tt.err))
+			e, ok := errors.AsType[*oauth.Error](fault(t.Context(), "acme.okta.com", settings{"clients.a.issuer", "clients.a.ca_file"}, tt.err))
 			if !ok || e.Class != tt.class {
 				t.Fatalf("got %v, want class %d", e, tt.class)
 			}
@@ -51,7 +51,7 @@ func TestFault(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := fault(ctx, "acme.okta.com", errors.New(theirs)); !errors.Is(err, context.Canceled) {
+	if err := fault(ctx, "acme.okta.com", settings{}, errors.New(theirs)); !errors.Is(err, context.Canceled) {
 		t.Errorf("for a caller who has left: %v", err)
 	}
 }
@@ -87,5 +87,5 @@ func failing(t *testing.T, transport http.RoundTripper, address string) error {
 		resp.Body.Close()
 		t.Fatal(resp.Status)
 	}
-	return fault(t.Context(), req.URL.Host, err)
+	return fault(t.Context(), req.URL.Host, settings{}, err)
 }

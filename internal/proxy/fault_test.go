@@ -43,8 +43,8 @@ func TestFaults(t *testing.T) {
 		{"a long header", raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat(leaky, 1<<16) + "\r\n\r\n"), 502, "server_error"},
 		{"half a header", raw("HTTP/1.1 200 OK\r\nX: " + leaky), 502, "server_error"},
 		{"too slow", silent, 504, "temporarily_unavailable"},
-		{"a certificate of nobody's", untrusted, 502, "server_error"},
-		{"no TLS", func(t *testing.T) string { return strings.Replace(raw(leaky)(t), "http:", "https:", 1) }, 502, "server_error"},
+		{"a certificate of nobody's", untrusted, 503, "temporarily_unavailable"},
+		{"no TLS", func(t *testing.T) string { return strings.Replace(raw(leaky)(t), "http:", "https:", 1) }, 503, "temporarily_unavailable"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -63,6 +63,25 @@ func TestFaults(t *testing.T) {
 				t.Errorf("the log says %s", r.log)
 			}
 		})
+	}
+}
+
+// An error names the setting that may be wrong, of the client as the configuration
+// calls it.
+func TestFaultsNameTheSetting(t *testing.T) {
+	for _, tt := range []struct{ path, origin, says string }{
+		{"/api", "http://127.0.0.1:1", "clients.default.issuer may be wrong"},
+		{"/~api/x", "http://127.0.0.1:1", "clients.default.resources.api may be wrong"},
+		{"/api", untrusted(t), "clients.default.ca_file for a private CA"},
+	} {
+		r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}}
+		r.start(tt.origin, newTransport(t))
+		for _, as := range []string{r.url, strings.Replace(r.url, "default", "0oa1b2c3d4", 1)} {
+			got := do(t, request(t, "GET", as+tt.path, nil))
+			if got.wantError(t, http.StatusServiceUnavailable, "temporarily_unavailable"); !strings.Contains(got.body, tt.says) {
+				t.Errorf("%s%s: %s", as, tt.path, got.body)
+			}
+		}
 	}
 }
 

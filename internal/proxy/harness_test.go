@@ -169,15 +169,14 @@ func newTransport(tb testing.TB) *http.Transport {
 // start starts the proxy in front of an upstream.
 func (r *rig) start(origin string, transport http.RoundTripper) {
 	r.tb.Helper()
+	org := &proxy.Upstream{Client: "default", Base: mustParse(r.tb, origin), Org: true, Transport: transport}
+	api := &proxy.Upstream{Client: "default", Base: mustParse(r.tb, origin+"/base"), Transport: transport}
 	p := proxy.New(proxy.Config{
-		Broker: r.broker,
-		Upstreams: upstreams{
-			"default":     {Base: mustParse(r.tb, origin), Org: true, Transport: transport},
-			"default/api": {Base: mustParse(r.tb, origin+"/base"), Transport: transport},
-		},
-		Who:   func(*http.Request) caller.Caller { return caller.Local("tester") },
-		Error: writeError,
-		Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Broker:    r.broker,
+		Upstreams: upstreams{"default": org, "default/api": api, "0oa1b2c3d4": org, "0oa1b2c3d4/api": api},
+		Who:       func(*http.Request) caller.Caller { return caller.Local("tester") },
+		Error:     writeError,
+		Log:       slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if r.proxy = p; r.stalled > 0 {
 		p.SetStalled(r.stalled)
