@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -288,4 +289,20 @@ func TestUpstreamThatGivesIsNotLate(t *testing.T) {
 			t.Error("it was given up")
 		}
 	})
+}
+
+// An answer has its call let go of what was kept.
+func TestAnswerForgetsTheBody(t *testing.T) {
+	b := newTestBody(strings.NewReader(strings.Repeat("x", 1<<10)), -1, http.NewResponseController(httptest.NewRecorder()))
+	if _, err := io.Copy(io.Discard, b.first()); err != nil || len(b.kept) == 0 {
+		t.Fatalf("%d bytes are kept, %v", len(b.kept), err)
+	}
+	c := &call{
+		proxy: New(Config{}), in: httptest.NewRequest(http.MethodPost, "/api", nil), upstream: &Upstream{Base: &url.URL{}},
+		body: b, writer: newPatientWriter(httptest.NewRecorder(), stalled),
+	}
+	if err := c.modify(&http.Response{Header: http.Header{}, Body: http.NoBody}); err != nil || cap(b.kept) > 0 {
+		t.Errorf("%d bytes are held, %v", cap(b.kept), err)
+	}
+	b.end()
 }

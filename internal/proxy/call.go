@@ -11,7 +11,6 @@ import (
 	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
-	"slices"
 	"strings"
 
 	"okta-token-broker/internal/broker"
@@ -64,7 +63,7 @@ func (c *call) rewrite(r *httputil.ProxyRequest) {
 	stripRequest(out.Header)
 	// RFC 9110 section 7.6.3. Of those before only brokers are told of, so that a call
 	// ends which goes round through several.
-	out.Header["Via"] = append(slices.DeleteFunc(slices.Clone(r.In.Header["Via"]), isNoBroker), strings.TrimPrefix(r.In.Proto, "HTTP/")+" "+c.proxy.id)
+	out.Header["Via"] = append(brokersIn(r.In.Header["Via"]), strings.TrimPrefix(r.In.Proto, "HTTP/")+" "+c.proxy.id)
 	if out.Body != nil {
 		c.body = newBody(out.Body, out.ContentLength, c.writer.control, c.proxy.buffers, c.proxy.stalled, c.giveUp)
 		out.Body = c.body.first()
@@ -191,10 +190,18 @@ func (c *call) settings() settings {
 	return settings{of + ".issuer", of + ".ca_file"}
 }
 
-// isNoBroker reports whether a field of Via names anything but brokers.
-func isNoBroker(via string) bool {
-	_, name, _ := strings.Cut(via, " ")
-	return !strings.HasPrefix(name, viaPrefix)
+// brokersIn returns the brokers among those that a request came through. Others may
+// have put several into one field.
+func brokersIn(via []string) (brokers []string) {
+	for _, field := range via {
+		for one := range strings.SplitSeq(field, ",") {
+			one = strings.TrimSpace(one)
+			if _, name, _ := strings.Cut(one, " "); strings.HasPrefix(name, viaPrefix) {
+				brokers = append(brokers, one)
+			}
+		}
+	}
+	return brokers
 }
 
 // inward returns what the caller is told in the place of a URL that the upstream gives.

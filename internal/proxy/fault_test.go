@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -81,6 +82,41 @@ func TestFaultsNameTheSetting(t *testing.T) {
 			if got.wantError(t, http.StatusServiceUnavailable, "temporarily_unavailable"); !strings.Contains(got.body, tt.says) {
 				t.Errorf("%s%s: %s", as, tt.path, got.body)
 			}
+		}
+	}
+}
+
+// The connection of an answer that is none is not held, whatever it goes on with.
+func TestNoAnswerIsHeld(t *testing.T) {
+	for _, begins := range []string{
+		"HTTP/1.1 999 OK\r\nContent-Length: 1000000\r\n\r\nbegun",
+		"HTTP/1.1 000 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nbegun",
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		closed := make(chan error, 1)
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				closed <- err
+				return
+			}
+			defer conn.Close()
+			_, _ = conn.Read(make([]byte, 4<<10))
+			_, _ = io.WriteString(conn, begins)
+			_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_, err = conn.Read(make([]byte, 1))
+			closed <- err
+		}()
+		r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}}
+		r.start("http://"+listener.Addr().String(), newTransport(t))
+		do(t, request(t, "GET", r.url+"/api", nil)).wantError(t, http.StatusBadGateway, "server_error")
+		if err := <-closed; errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after %.12q the connection is still open", begins)
 		}
 	}
 }
@@ -180,6 +216,46 @@ func TestCallerLeaves(t *testing.T) {
 	<-left
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// That an answer broke off is in the log, unless it is the caller that has left.
+func TestLogOfBrokenAnswers(t *testing.T) {
+	for _, leaves := range []bool{false, true} {
+		goOn := make(chan struct{})
+		r := newRig(t, &standIn{}, func(w http.ResponseWriter, req *http.Request) {
+			_, _ = io.WriteString(w, "begun")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-goOn:
+			case <-req.Context().Done():
+			}
+			panic(http.ErrAbortHandler)
+		})
+		ended := make(chan struct{})
+		front := serve(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			defer close(ended)
+			r.proxy.For("default").ServeHTTP(w, req)
+		}))
+		resp, err := client(t).Do(request(t, "GET", front+"/api", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(resp.Body, make([]byte, len("begun"))); err != nil {
+			t.Error(err)
+		}
+		if leaves {
+			resp.Body.Close()
+		} else {
+			close(goOn)
+		}
+		<-ended
+		resp.Body.Close()
+		log := r.log.String()
+		told := strings.Contains(log, `msg="an answer broke off" client=default upstream=127.0.0.1:`) && strings.Contains(log, `err="the connection ended before the answer did"`)
+		if leaves && log != "" || !leaves && !told {
+			t.Errorf("the caller leaves: %t; the log says %s", leaves, log)
+		}
 	}
 }
 

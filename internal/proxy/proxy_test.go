@@ -288,3 +288,32 @@ func TestLoop(t *testing.T) {
 		t.Errorf("%d calls were made of one: %s", asked, got.body)
 	}
 }
+
+// So is one that comes back by way of another broker, and of a proxy that puts all of
+// Via into one field.
+func TestLoopOfTwo(t *testing.T) {
+	var a, b *rig
+	merging := func(to **rig) http.HandlerFunc {
+		return func(w http.ResponseWriter, req *http.Request) {
+			req.Header["Via"] = []string{"1.1 squid, " + strings.Join(req.Header["Via"], " , ")}
+			(*to).proxy.For("default").ServeHTTP(w, req)
+		}
+	}
+	a, b = newRig(t, &standIn{}, merging(&b)), newRig(t, &standIn{}, merging(&a))
+	got := do(t, request(t, "GET", a.own+"/api", nil))
+	got.wantError(t, 400, "invalid_request")
+	if a, b := a.broker.asked(), b.broker.asked(); a != 1 || b != 1 || !strings.Contains(got.body, "come back") {
+		t.Errorf("%d and %d calls were made of one: %s", a, b, got.body)
+	}
+}
+
+// Of those that a call came through an upstream hears of brokers alone.
+func TestVia(t *testing.T) {
+	r := recording(t, &standIn{})
+	do(t, request(t, "GET", r.own+"/api", nil, "Via", "1.1 squid", "Via", "1.0 okta-token-broker-a", "Via", "1.1 b (x, y),1.1 okta-token-broker-c (z), 2 d"))
+	via := r.take()[0].header["Via"]
+	want := []string{"1.0 okta-token-broker-a", "1.1 okta-token-broker-c (z)"}
+	if diff := cmp.Diff(want, via[:len(via)-1]); diff != "" || !strings.HasPrefix(via[len(via)-1], "1.1 okta-token-broker-") {
+		t.Errorf("%q (-want +got)\n%s", via, diff)
+	}
+}

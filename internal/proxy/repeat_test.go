@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -47,6 +48,23 @@ func TestRepeatedByTheTransport(t *testing.T) {
 				t.Errorf("answered %s; proofs (-want +got)\n%s", got.Status, diff)
 			}
 		})
+	}
+}
+
+// A token alone may go out twice: it is no other call that anybody has to authorize.
+func TestRepeatedWithTheSameToken(t *testing.T) {
+	var broken atomic.Bool
+	r := newRig(t, &standIn{}, func(_ http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/break" && broken.CompareAndSwap(false, true) {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	do(t, request(t, "GET", r.url+"/api", nil)) // there is a connection to keep
+	if got := do(t, request(t, "GET", r.url+"/break", nil)); got.StatusCode != http.StatusOK || !broken.Load() {
+		t.Error(got.Status)
+	}
+	if asked := r.broker.asked(); asked != 2 {
+		t.Errorf("%d calls were authorized; want 2", asked)
 	}
 }
 

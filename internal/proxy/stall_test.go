@@ -170,6 +170,24 @@ func TestSlowBodies(t *testing.T) {
 	}
 }
 
+// Events may be far apart, and the end far from the last: all the same it is an end in
+// order, also for a caller that has sent a body.
+func TestSilentStreamEndsInOrder(t *testing.T) {
+	for _, body := range []string{"", "a body"} {
+		r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}, stalled: impatience}
+		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "event\n")
+			_ = http.NewResponseController(w).Flush()
+			<-time.After(2 * impatience)
+		}))
+		t.Cleanup(upstream.Close)
+		r.start(upstream.URL, newTransport(t))
+		if got := do(t, request(t, "POST", r.own+"/api", strings.NewReader(body))); got.body != "event\n" {
+			t.Errorf("with the body %q: answered %s with %q", body, got.Status, got.body)
+		}
+	}
+}
+
 // An upstream that breaks off while it is the caller that has sent no more is told of at
 // once.
 func TestUpstreamBreaksOffInABody(t *testing.T) {
