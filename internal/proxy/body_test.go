@@ -291,6 +291,25 @@ func TestUpstreamThatGivesIsNotLate(t *testing.T) {
 	})
 }
 
+// To take the body once more an upstream has the same time once more.
+func TestAnotherAttemptHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := false
+		control := http.NewResponseController(httptest.NewRecorder())
+		b := newBody(strings.NewReader("body"), -1, control, &buffers{}, stalled, func() { late = true })
+		_, _ = b.first().Read(make([]byte, 1))
+		time.Sleep(stalled - time.Second)
+		if _, err := b.again(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(stalled - time.Second)
+		if synctest.Wait(); late {
+			t.Error("it was given up")
+		}
+		b.end()
+	})
+}
+
 // An answer has its call let go of what was kept.
 func TestAnswerForgetsTheBody(t *testing.T) {
 	b := newTestBody(strings.NewReader(strings.Repeat("x", 1<<10)), -1, http.NewResponseController(httptest.NewRecorder()))

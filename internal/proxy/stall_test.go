@@ -171,20 +171,42 @@ func TestSlowBodies(t *testing.T) {
 }
 
 // Events may be far apart, and the end far from the last: all the same it is an end in
-// order, also for a caller that has sent a body.
+// order, also for a caller that has sent a body, and whether or not there was any event.
 func TestSilentStreamEndsInOrder(t *testing.T) {
 	for _, body := range []string{"", "a body"} {
-		r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}, stalled: impatience}
-		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for _, event := range []string{"", "event\n"} {
+			r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}, stalled: impatience}
+			upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, event)
+				_ = http.NewResponseController(w).Flush()
+				<-time.After(2 * impatience)
+			}))
+			t.Cleanup(upstream.Close)
+			r.start(upstream.URL, newTransport(t))
+			if got := do(t, request(t, "POST", r.own+"/api", strings.NewReader(body))); got.body != event {
+				t.Errorf("with the body %q: answered %s with %q", body, got.Status, got.body)
+			}
+		}
+	}
+}
+
+// An upstream that answers, piece by piece, may leave the body for as long.
+func TestUpstreamThatAnswersWithoutReading(t *testing.T) {
+	r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}, stalled: impatience}
+	r.startHTTP2(func(w http.ResponseWriter, _ *http.Request) {
+		for range 8 {
 			_, _ = io.WriteString(w, "event\n")
 			_ = http.NewResponseController(w).Flush()
-			<-time.After(2 * impatience)
-		}))
-		t.Cleanup(upstream.Close)
-		r.start(upstream.URL, newTransport(t))
-		if got := do(t, request(t, "POST", r.own+"/api", strings.NewReader(body))); got.body != "event\n" {
-			t.Errorf("with the body %q: answered %s with %q", body, got.Status, got.body)
+			<-time.After(impatience / 3)
 		}
+	})
+	resp, err := http.ReadResponse(bufio.NewReader(pushing(t, r.own)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || string(body) != strings.Repeat("event\n", 8) {
+		t.Errorf("answered %s with %q, %v", resp.Status, body, err)
 	}
 }
 
