@@ -40,6 +40,10 @@ func TestCallsAtOnce(t *testing.T) {
 			<-arrived
 		}
 		for at, path := range requests {
+			text := raw(t, at.url, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			if !strings.Contains(text, "\r\nConnection: close\r\n") {
+				t.Errorf("the connection of one more stays: %s", text)
+			}
 			got := at.do(t, at.request(t, "GET", path, ""))
 			if got.status != http.StatusServiceUnavailable || got.json(t)["error"] != "temporarily_unavailable" || got.header.Get("Retry-After") != "1" {
 				t.Errorf("one more: status %d, %v: %s", got.status, got.header, got.body)

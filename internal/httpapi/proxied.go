@@ -20,7 +20,8 @@ func (a *API) Proxied(handler http.Handler) http.Handler {
 }
 
 // limitCalls refuses calls over the bound of those in flight. One can last for as long
-// as its caller likes, so to wait for another to end could take for ever.
+// as its caller likes, so to wait for another to end could take for ever. The connection
+// of a refused one makes room for others.
 func (a *API) limitCalls(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -28,6 +29,7 @@ func (a *API) limitCalls(handler http.Handler) http.Handler {
 			defer func() { <-a.calls }()
 			handler.ServeHTTP(w, r)
 		default:
+			w.Header().Set("Connection", "close")
 			a.WriteError(w, r, &oauth.Error{
 				Class: oauth.Unavailable, RetryAfter: time.Second,
 				Description: "as many calls are being made as the broker makes at once; that depends on how many files it may open (ulimit -n)",
