@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http/httptrace"
@@ -9,11 +8,11 @@ import (
 
 // attempt reads a body from its beginning, to send it over a connection.
 type attempt struct {
-	body  *body
-	at    int // up to there kept was read
-	over  bool
-	cut   bool        // the connection is closed
-	leave func() bool // the connection. Nil: nobody tells when it is closed
+	body *body
+	at   int // up to there kept was read
+	over bool
+	cut  bool     // the connection is closed
+	conn *telling // nil: nobody tells when it is closed
 }
 
 var errOver = errors.New("the attempt is over")
@@ -24,8 +23,8 @@ func (a *attempt) Close() error {
 	defer a.body.mu.Unlock()
 	a.over = true
 	a.body.change.Broadcast()
-	if a.leave != nil {
-		a.leave()
+	if a.conn != nil {
+		a.conn.user.CompareAndSwap(a, nil)
 	}
 	return nil
 }
@@ -45,7 +44,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 			// net/http, which sends a request of which nothing was written once more.
 			return 0, io.EOF
 		}
-		b.late.Stop() // the upstream has taken what there was
+		b.rest() // the upstream has taken what there was
 		b.begin()
 		b.change.Wait()
 	}
@@ -69,17 +68,23 @@ func (a *attempt) take(p []byte) (n int, err error) {
 // when that breaks, but tells nobody before it is done with the body: an attempt that
 // waits for the caller would hold it up.
 func (b *body) sentOver(got httptrace.GotConnInfo) {
-	closed := closedOf(got.Conn)
-	if closed == nil {
+	conn := tellingOf(got.Conn)
+	if conn == nil {
 		return
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	a := b.current
-	a.leave = context.AfterFunc(closed, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		a.cut = true
-		b.change.Broadcast()
-	})
+	b.current.conn = conn
+	conn.user.Store(b.current)
+	b.mu.Unlock()
+	if conn.closed.Load() {
+		conn.tell()
+	}
+}
+
+// cutOff tells that the connection is closed.
+func (a *attempt) cutOff() {
+	a.body.mu.Lock()
+	defer a.body.mu.Unlock()
+	a.cut = true
+	a.body.change.Broadcast()
 }

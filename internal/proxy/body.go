@@ -27,7 +27,7 @@ type body struct {
 	buffers *buffers
 	most    int           // of kept
 	stalled time.Duration // see the constant
-	late    *time.Timer   // of the upstream. It runs while that has something to take
+	giveUp  func()        // is called when the upstream is late
 
 	mu       sync.Mutex
 	change   sync.Cond
@@ -36,20 +36,19 @@ type body struct {
 	buffer   []byte // nil: nobody has read yet, or will again
 	lost     bool   // not all that was read is kept
 	kept     []byte
-	err      error // how source ended
-	answered bool  // the upstream has begun its answer
-	ended    bool  // nobody may read any more
+	err      error       // how source ended
+	late     *time.Timer // runs while the upstream has something to take. Nil: it had nothing yet
+	answered bool        // the upstream has begun its answer
+	ended    bool        // nobody may read any more
 }
 
-// newBody makes a body of a length, which is -1 when it is not known. giveUp is called
-// when the upstream is late.
+// newBody makes a body of a length, which is -1 when it is not known.
 func newBody(source io.Reader, length int64, control *http.ResponseController, with *buffers, stalled time.Duration, giveUp func()) *body {
-	b := &body{source: source, control: control, buffers: with, most: maxKept, stalled: stalled}
+	b := &body{source: source, control: control, buffers: with, most: maxKept, stalled: stalled, giveUp: giveUp}
 	if length > maxKept {
 		b.most = 0
 	}
 	b.change.L = &b.mu
-	b.late = time.AfterFunc(stalled, giveUp)
 	return b
 }
 
@@ -72,7 +71,7 @@ func (b *body) again() (io.ReadCloser, error) {
 	b.current.over = true
 	b.change.Broadcast()
 	b.current = &attempt{body: b}
-	b.late.Reset(b.stalled)
+	b.rest()
 	return b.current, nil
 }
 
@@ -96,7 +95,7 @@ func (b *body) heard() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.answered = true
-	if b.late.Stop() {
+	if b.rest() {
 		b.expect()
 	}
 }
@@ -105,10 +104,17 @@ func (b *body) heard() {
 // that has begun to answer, and was given all, may be silent for as long as the caller
 // waits: that is how events are streamed.
 func (b *body) expect() {
-	if !b.answered || b.err == nil {
+	switch {
+	case b.answered && b.err != nil:
+	case b.late == nil:
+		b.late = time.AfterFunc(b.stalled, b.giveUp)
+	default:
 		b.late.Reset(b.stalled)
 	}
 }
+
+// rest has the upstream's time rest, and reports whether it ran.
+func (b *body) rest() (ran bool) { return b.late != nil && b.late.Stop() }
 
 // failed reports whether the caller did not send all of the body.
 func (b *body) failed() bool {
@@ -140,7 +146,7 @@ func (b *body) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = true
-	b.late.Stop()
+	b.rest()
 	b.change.Broadcast()
 	if b.reading && b.control.SetReadDeadline(time.Unix(1, 0)) == nil {
 		for b.reading {

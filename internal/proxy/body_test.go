@@ -224,11 +224,11 @@ func TestLateUpstream(t *testing.T) {
 		takes    string
 		late     bool
 	}{
-		{"nothing is taken", false, "", true},
+		{"nothing was asked for", false, "", false},
 		{"some is taken", false, "be", true},
 		{"all is taken that there is", false, "begun", false},
 		{"the whole body is taken, and it does not answer", false, "begun, ended", true},
-		{"it answers, and takes nothing", true, "", true},
+		{"it answers, and has asked for nothing", true, "", false},
 		{"it answers, and takes some", true, "be", true},
 		{"it answers, and takes all that there is", true, "begun", false},
 		{"it answers, and takes the whole body", true, "begun, ended", false},

@@ -143,8 +143,8 @@ type answerBody struct {
 
 func (c *call) answerBody(resp *http.Response) *answerBody {
 	b := &answerBody{ReadCloser: resp.Body, resp: resp, call: c}
-	if c.body != nil {
-		// In HTTP/2 the end of the context goes unnoticed while what is left of the request
+	if c.body != nil && resp.ProtoMajor == 2 {
+		// There the end of the context goes unnoticed while what is left of the request
 		// waits for the upstream to take it.
 		b.unhook = context.AfterFunc(c.in.Context(), func() { _ = b.ReadCloser.Close() })
 	}

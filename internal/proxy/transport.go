@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"okta-token-broker/internal/oauth"
@@ -68,30 +69,37 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	closed, tell := context.WithCancel(context.Background()) // it outlives the call that it was made for
-	return &telling{conn, closed, tell}, nil
+	return &telling{Conn: conn}, nil
 }
 
-// telling is a connection that tells when it is closed.
+// telling is a connection that tells its user when it is closed. In HTTP/2 it has many,
+// and tells the newest: there the transport does so itself.
 type telling struct {
 	net.Conn
-	closed context.Context //nolint:containedctx // it is the connection's own
-	tell   context.CancelFunc
+	closed atomic.Bool
+	user   atomic.Pointer[attempt]
 }
 
 // Close closes the connection, and tells so when nothing can be sent any more.
 func (t *telling) Close() error {
-	defer t.tell()
-	return t.Conn.Close()
+	err := t.Conn.Close()
+	t.closed.Store(true)
+	t.tell()
+	return err
 }
 
-// closedOf returns what ends with a connection, which can have layers of TLS. Nil: it
-// does not tell.
-func closedOf(conn net.Conn) context.Context {
+func (t *telling) tell() {
+	if user := t.user.Load(); user != nil {
+		user.cutOff()
+	}
+}
+
+// tellingOf finds the connection under layers of TLS. Nil: it does not tell.
+func tellingOf(conn net.Conn) *telling {
 	for {
 		switch c := conn.(type) {
 		case *telling:
-			return c.closed
+			return c
 		case interface{ NetConn() net.Conn }:
 			conn = c.NetConn()
 		default:
