@@ -55,10 +55,10 @@ func (a *API) refuses(r *http.Request) string {
 }
 
 // forwarded reports whether a proxy made the request, for somebody who could not
-// have made it. Underscores are what applications behind CGI take for hyphens.
+// have made it. None that is known writes underscores: those are the proxy's to strip.
 func forwarded(header http.Header) bool {
 	for name := range header {
-		if name == "Forwarded" || strings.HasPrefix(name, "X-Forwarded") || strings.HasPrefix(name, "X_forwarded") {
+		if name == "Forwarded" || name == "X-Forwarded" || strings.HasPrefix(name, "X-Forwarded-") {
 			return true
 		}
 	}
