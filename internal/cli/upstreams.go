@@ -53,7 +53,7 @@ func (u *upstreams) routes(cfg config.Config, world *broker.World) (routes, erro
 		}
 		next.transports[pem] = transport
 		for _, target := range client.Targets() {
-			next.by[target] = &proxy.Upstream{Base: mustParse(target.URL), Org: target.Org, Transport: transport}
+			next.by[target] = &proxy.Upstream{Client: name, Base: mustParse(target.URL), Org: target.Org, Transport: transport}
 		}
 	}
 	return next, nil

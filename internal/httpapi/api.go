@@ -54,6 +54,7 @@ type API struct {
 	router   *chi.Mux
 	proxied  http.Handler  // nil: there is no proxy
 	calls    chan struct{} // has what is in flight of them
+	callWait time.Duration // for one of them to end
 	quiet    time.Duration
 	drain    time.Duration
 	draining atomic.Bool
@@ -67,7 +68,7 @@ func New(cfg Config) *API {
 	a.SetHosts(cfg.Hosts)
 	a.SetJWKSMaxAge(cfg.JWKSMaxAge)
 	a.quiet, a.drain = cmp.Or(cfg.Quiet, quietTime), cmp.Or(cfg.Drain, drainTime)
-	a.calls = make(chan struct{}, partOfFiles(maxCalls, 8))
+	a.calls, a.callWait = make(chan struct{}, partOfFiles(maxCalls, 8)), callWait
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,7 +17,7 @@ import (
 )
 
 // Calls in flight are bounded, by whichever listener they came, and what is over that
-// is refused. Everything else goes on.
+// is refused after a while. Everything else goes on.
 func TestCallsAtOnce(t *testing.T) {
 	const most = 3
 	arrived, goOn := make(chan struct{}), make(chan struct{})
@@ -25,7 +27,7 @@ func TestCallsAtOnce(t *testing.T) {
 		_, _ = io.WriteString(w, "called")
 	})
 	api := httpapi.New(httpapi.Config{Proxy: calls, Quiet: time.Millisecond})
-	api.SetCalls(most)
+	api.SetCalls(most, time.Millisecond)
 	r := &running{url: serve(t, api, "")}
 	own := &running{url: "http://" + listen(t, "", func(ctx context.Context, listener net.Listener) error {
 		return httpapi.ServeProxy(ctx, listener, api, calls)
@@ -64,6 +66,42 @@ func TestCallsAtOnce(t *testing.T) {
 				t.Errorf("status %d: %s", got.status, got.body)
 			}
 		}
+	}
+}
+
+// A call over the bound is made when another ends, and not at all when its caller leaves.
+func TestCallsWait(t *testing.T) {
+	goOn := make(chan struct{})
+	var made atomic.Int64
+	api := httpapi.New(httpapi.Config{Quiet: time.Millisecond, Proxy: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		made.Add(1)
+		<-goOn
+	})})
+	api.SetCalls(1, time.Hour)
+	r := &running{url: serve(t, api, "")}
+	const many = 20
+	answers := make(chan answer, many)
+	for range many {
+		req := r.request(t, "GET", "/proxy/default/x", "")
+		go func() { answers <- r.do(t, req) }()
+	}
+	for made.Load() == 0 {
+		runtime.Gosched()
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	here := &running{api: api}
+	if got := here.do(t, r.request(t, "GET", "/proxy/default/x", "").WithContext(gone)); got.status != http.StatusServiceUnavailable {
+		t.Errorf("one that left: status %d", got.status)
+	}
+	for range many {
+		goOn <- struct{}{}
+		if got := <-answers; got.status != http.StatusOK {
+			t.Errorf("status %d: %s", got.status, got.body)
+		}
+	}
+	if n := made.Load(); n != many {
+		t.Errorf("%d calls were made, want %d", n, many)
 	}
 }
 

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -19,23 +20,40 @@ func (a *API) Proxied(handler http.Handler) http.Handler {
 	})
 }
 
-// limitCalls refuses calls over the bound of those in flight. One can last for as long
-// as its caller likes, so to wait for another to end could take for ever. The connection
-// of a refused one makes room for others.
+// limitCalls has calls over the bound of those in flight wait for another to end, and
+// refuses those that have waited long: a stream lasts for as long as its caller likes.
+// The connection of a refused one makes room for others.
 func (a *API) limitCalls(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case a.calls <- struct{}{}:
+		if a.enter(r.Context()) {
 			defer func() { <-a.calls }()
 			handler.ServeHTTP(w, r)
-		default:
-			w.Header().Set("Connection", "close")
-			a.WriteError(w, r, &oauth.Error{
-				Class: oauth.Unavailable, RetryAfter: time.Second,
-				Description: "as many calls are being made as the broker makes at once; that depends on how many files it may open (ulimit -n)",
-			})
+			return
 		}
+		w.Header().Set("Connection", "close")
+		a.WriteError(w, r, &oauth.Error{
+			Class: oauth.Unavailable, RetryAfter: time.Second,
+			Description: "as many calls are being made as the broker makes at once; that depends on how many files it may open (ulimit -n)",
+		})
 	})
+}
+
+// enter adds a call to those in flight, if there is room in time.
+func (a *API) enter(ctx context.Context) bool {
+	select {
+	case a.calls <- struct{}{}:
+		return true
+	default:
+	}
+	late := time.NewTimer(a.callWait)
+	defer late.Stop()
+	select {
+	case a.calls <- struct{}{}:
+		return true
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // WriteError answers an error of a call, which is an *oauth.Error or that of a

@@ -28,6 +28,9 @@ import (
 const (
 	maxConnections = 4096
 	maxCalls       = 2048
+	// callWait is how long a call may wait for another to end. It is less than
+	// readTimeout, which goes on meanwhile.
+	callWait = 5 * time.Second
 	// maxOtherConnections is for each of the other listeners.
 	maxOtherConnections = 256
 
