@@ -44,9 +44,9 @@ func TestAnswered(t *testing.T) {
 		{name: "limited", answer: Answer{Status: 429}},
 		{name: "bad request", answer: Answer{Status: 400, Challenge: challenged("invalid_request", "")}},
 
-		{name: "nonce", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
-		{name: "nonce, 400", answer: Answer{Status: 400, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
-		{name: "nonce after another", given: "n0", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
+		{name: "nonce", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}"},
+		{name: "nonce, 400", answer: Answer{Status: 400, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}"},
+		{name: "nonce after another", given: "n0", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}"},
 		{name: "nonce that does not come", answer: Answer{Status: 401, Challenge: challenged("use_dpop_nonce", "")}},
 		{name: "nonce that is none", answer: Answer{Status: 401, Nonce: `"n1"`, Challenge: challenged("use_dpop_nonce", "")}},
 		{name: "nonce, final", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", ""), Final: true}, learns: []string{"n1"}},

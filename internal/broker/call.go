@@ -50,7 +50,8 @@ type Credentials struct {
 // Answer is what a resource server said of the credentials.
 type Answer struct {
 	Status int
-	// Nonce is from DPoP-Nonce, as it came (RFC 9449 section 9). Empty: none.
+	// Nonce is from DPoP-Nonce, as it came (RFC 9449 section 9). Empty: none. One that
+	// is asked for is known to other calls once a Final answer has it.
 	Nonce string
 	// Date is the time by the server's clock. Zero: it does not say.
 	Date time.Time
@@ -154,6 +155,8 @@ func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallReques
 	if client.Prover != nil {
 		said := dpop.Terms{Nonce: answer.Nonce}
 		switch {
+		case ofProof && sameKey && code == dpop.UseNonce && !answer.Final:
+			said.Nonce = "" // it is for this call first: there are servers that take each once
 		case ofPath && isEncoded:
 			said.Decoded = new(!had.decoded)
 		case ofProof && code == dpop.InvalidProof && !ofPath: // which may be for its time

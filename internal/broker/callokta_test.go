@@ -1,7 +1,13 @@
 package broker_test
 
 import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	mathrand "math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -226,5 +232,67 @@ func TestCallsWhenClocksMove(t *testing.T) {
 		if n := fake.Counters(); n.TokensIssued != 1 || n.ReusedProofs != 0 {
 			t.Errorf("%d tokens, %d proofs twice", n.TokensIssued, n.ReusedProofs)
 		}
+	})
+}
+
+// onceOnly is a resource that takes each nonce once, and gives another with each answer.
+// What it knows of proofs is their nonce.
+type onceOnly struct {
+	t    *testing.T
+	mu   sync.Mutex
+	open map[string]bool
+}
+
+func (o *onceOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	time.Sleep(mathrand.N(20 * time.Millisecond))
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(req.Header.Get("DPoP"), ".")[1])
+	if err != nil {
+		o.t.Error(err)
+	}
+	var claims struct{ Nonce string }
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		o.t.Error(err)
+	}
+	o.mu.Lock()
+	answer := httptest.NewRecorder()
+	next := rand.Text()
+	answer.Header().Set("DPoP-Nonce", next)
+	if !o.open[claims.Nonce] {
+		answer.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+		answer.WriteHeader(http.StatusUnauthorized)
+	}
+	delete(o.open, claims.Nonce)
+	o.open[next] = true
+	o.mu.Unlock()
+	time.Sleep(mathrand.N(20 * time.Millisecond))
+	return answer.Result(), nil
+}
+
+// A nonce that comes with a refusal is for the repetition of that call, also where many
+// calls are made at once and each nonce is taken once.
+func TestNoncesForOneUse(t *testing.T) {
+	file := newFile(t)
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := newBound(t, file)
+		resource := &onceOnly{t: t, open: map[string]bool{}}
+		var calls sync.WaitGroup
+		for range 8 {
+			calls.Go(func() {
+				for range 50 {
+					time.Sleep(mathrand.N(20 * time.Millisecond)) // others give newer nonces
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, users, nil)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					resp, err := proxy.Do(b, caller.Local("test"), broker.CallRequest{}, resource, req)
+					if err != nil || resp.StatusCode != http.StatusOK {
+						t.Errorf("answered %v, %v", resp, err)
+						return
+					}
+				}
+			})
+		}
+		calls.Wait()
 	})
 }

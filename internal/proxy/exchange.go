@@ -52,7 +52,11 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	next, ok := e.broker.Answered(ctx, e.who, e.call, e.credentials, answer)
-	if !ok || !rewind(req) {
+	switch {
+	case !ok:
+		return resp, nil
+	case !rewind(req):
+		e.tell(ctx, answer)
 		return resp, nil
 	}
 	discard(resp)
@@ -60,11 +64,18 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 	if resp, err = e.send(req); err != nil {
 		return nil, err
 	}
-	if answer, matters = answerOf(resp); matters {
-		answer.Final = true
-		e.broker.Answered(ctx, e.who, e.call, e.credentials, answer)
+	again, matters := answerOf(resp)
+	// Other calls may have the nonce now that this one is through with it.
+	if again.Nonce = cmp.Or(again.Nonce, answer.Nonce); matters || again.Nonce != "" {
+		e.tell(ctx, again)
 	}
 	return resp, nil
+}
+
+// tell tells the broker of the last answer.
+func (e *exchange) tell(ctx context.Context, answer broker.Answer) {
+	answer.Final = true
+	e.broker.Answered(ctx, e.who, e.call, e.credentials, answer)
 }
 
 // send makes one attempt.

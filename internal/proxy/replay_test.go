@@ -97,12 +97,12 @@ func TestNonce(t *testing.T) {
 		{
 			"401", 401, challenge, false,
 			[]string{"proof-1 POST URL", "proof-2 POST URL n1"}, 200,
-			[]broker.Answer{{Status: 401, Nonce: "n1", Challenge: []string{challenge}}},
+			[]broker.Answer{{Status: 401, Nonce: "n1", Challenge: []string{challenge}}, {Status: 200, Nonce: "n1", Final: true}},
 		},
 		{
 			"400", 400, challenge, false,
 			[]string{"proof-1 POST URL", "proof-2 POST URL n1"}, 200,
-			[]broker.Answer{{Status: 400, Nonce: "n1", Challenge: []string{challenge}}},
+			[]broker.Answer{{Status: 400, Nonce: "n1", Challenge: []string{challenge}}, {Status: 200, Nonce: "n1", Final: true}},
 		},
 		{
 			"400 that is not about the nonce", 400, "", true,
@@ -152,6 +152,26 @@ func TestNonce(t *testing.T) {
 				t.Errorf("answered %s with %v", got.Status, got.Header)
 			}
 		})
+	}
+}
+
+// A nonce for which a call cannot be repeated is for others.
+func TestNonceOfACallThatIsNotRepeated(t *testing.T) {
+	const challenge = `DPoP error="use_dpop_nonce"`
+	stand := &standIn{tokenType: "DPoP"}
+	r := newRig(t, stand, func(w http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		w.Header().Set("DPoP-Nonce", "n1")
+		w.Header().Set("WWW-Authenticate", challenge)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	got := do(t, request(t, "POST", r.url+"/api", strings.NewReader(strings.Repeat("x", 70<<10))))
+	want := []broker.Answer{
+		{Status: 401, Nonce: "n1", Challenge: []string{challenge}},
+		{Status: 401, Nonce: "n1", Challenge: []string{challenge}, Final: true},
+	}
+	if diff := cmp.Diff(want, stand.told()); diff != "" || got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("answered %s; told the broker (-want +got)\n%s", got.Status, diff)
 	}
 }
 
