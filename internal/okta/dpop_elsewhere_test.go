@@ -145,9 +145,9 @@ func TestDPoPInOktasPlace(t *testing.T) {
 				w.wantProofs(t, "-")
 
 				w = proving(t, DPoPAuto, func(int, post) *http.Response { return script[0].response("") })
-				w.fails(t)
+				_ = w.fails(t)
 				w.wantProofs(t, "-pp")
-				w.fails(t)
+				_ = w.fails(t)
 				if learned := script[0].code == dpop.InvalidProof; learned {
 					w.wantProofs(t, "pp")
 				} else {
