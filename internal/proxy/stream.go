@@ -46,8 +46,8 @@ func (w *patientWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Write writes p. A small answer that is whole is left to
-// the server to send in one piece; a part of one goes at once.
+// Write writes p. A small answer that is whole is left to the server to send in one
+// piece; a part of one goes at once.
 func (w *patientWriter) Write(p []byte) (int, error) {
 	w.patience()
 	n, err := w.ResponseWriter.Write(p)
