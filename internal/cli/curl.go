@@ -56,7 +56,9 @@ resource. Redirects are not followed.`,
 	cmd.Flags().StringArrayVarP(&flags.data, "data", "d", nil, "body; @FILE reads a file, @- standard input")
 	cmd.Flags().BoolVarP(&flags.include, "include", "i", false, "print status and headers of the answer, too")
 	cmd.Flags().BoolVarP(&flags.fail, "fail", "f", false, "fail on a status of 400 and above, without its body")
-	cmd.Flags().BoolP("silent", "s", false, "without effect: no progress is shown anyway") // people type curl -s
+	// People type curl -sS.
+	cmd.Flags().BoolP("silent", "s", false, "without effect: no progress is shown anyway")
+	cmd.Flags().BoolP("show-error", "S", false, "without effect: errors are shown anyway")
 	complete(cmd, "client", opts, clientNames)
 	return cmd
 }

@@ -54,7 +54,8 @@ type API struct {
 	router   *chi.Mux
 	proxied  http.Handler  // nil: there is no proxy
 	calls    chan struct{} // has what is in flight of them
-	callWait time.Duration // for one of them to end
+	waiting  chan struct{} // has the calls that wait for one of those to end,
+	callWait time.Duration // which they do for so long
 	quiet    time.Duration
 	drain    time.Duration
 	draining atomic.Bool
@@ -68,7 +69,7 @@ func New(cfg Config) *API {
 	a.SetHosts(cfg.Hosts)
 	a.SetJWKSMaxAge(cfg.JWKSMaxAge)
 	a.quiet, a.drain = cmp.Or(cfg.Quiet, quietTime), cmp.Or(cfg.Drain, drainTime)
-	a.calls, a.callWait = make(chan struct{}, partOfFiles(maxCalls, 8)), callWait
+	a.calls, a.waiting, a.callWait = make(chan struct{}, partOfFiles(maxCalls, 8)), make(chan struct{}, partOfFiles(maxCalls/2, 16)), callWait
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}

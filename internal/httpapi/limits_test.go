@@ -27,7 +27,7 @@ func TestCallsAtOnce(t *testing.T) {
 		_, _ = io.WriteString(w, "called")
 	})
 	api := httpapi.New(httpapi.Config{Proxy: calls, Quiet: time.Millisecond})
-	api.SetCalls(most, time.Millisecond)
+	api.SetCalls(most, 1, time.Millisecond)
 	r := &running{url: serve(t, api, "")}
 	own := &running{url: "http://" + listen(t, "", func(ctx context.Context, listener net.Listener) error {
 		return httpapi.ServeProxy(ctx, listener, api, calls)
@@ -77,15 +77,26 @@ func TestCallsWait(t *testing.T) {
 		made.Add(1)
 		<-goOn
 	})})
-	api.SetCalls(1, time.Hour)
-	r := &running{url: serve(t, api, "")}
 	const many = 20
+	api.SetCalls(1, many-1, time.Hour)
+	r := &running{url: serve(t, api, "")}
 	answers := make(chan answer, many)
 	for range many {
 		req := r.request(t, "GET", "/proxy/default/x", "")
 		go func() { answers <- r.do(t, req) }()
 	}
-	for made.Load() == 0 {
+	for made.Load() == 0 || api.Waiting() < many-1 {
+		runtime.Gosched()
+	}
+	if got := r.do(t, r.request(t, "GET", "/proxy/default/x", "")); got.status != http.StatusServiceUnavailable {
+		t.Errorf("one more than may wait: status %d", got.status)
+	}
+	if got := r.do(t, r.request(t, "GET", "/healthz", "")); got.status != http.StatusOK {
+		t.Errorf("/healthz: status %d", got.status)
+	}
+	goOn <- struct{}{} // makes room for one to wait
+	<-answers
+	for made.Load() == 1 {
 		runtime.Gosched()
 	}
 	gone, leave := context.WithCancel(t.Context())
@@ -94,7 +105,7 @@ func TestCallsWait(t *testing.T) {
 	if got := here.do(t, r.request(t, "GET", "/proxy/default/x", "").WithContext(gone)); got.status != http.StatusServiceUnavailable {
 		t.Errorf("one that left: status %d", got.status)
 	}
-	for range many {
+	for range many - 1 {
 		goOn <- struct{}{}
 		if got := <-answers; got.status != http.StatusOK {
 			t.Errorf("status %d: %s", got.status, got.body)

@@ -20,9 +20,9 @@ func (a *API) Proxied(handler http.Handler) http.Handler {
 	})
 }
 
-// limitCalls has calls over the bound of those in flight wait for another to end, and
-// refuses those that have waited long: a stream lasts for as long as its caller likes.
-// The connection of a refused one makes room for others.
+// limitCalls has some calls over the bound of those in flight wait for another to end,
+// and refuses the others, and those that have waited long: a stream lasts for as long as
+// its caller likes. The connection of a refused one makes room for others.
 func (a *API) limitCalls(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a.enter(r.Context()) {
@@ -44,6 +44,12 @@ func (a *API) enter(ctx context.Context) bool {
 	case a.calls <- struct{}{}:
 		return true
 	default:
+	}
+	select {
+	case a.waiting <- struct{}{}:
+		defer func() { <-a.waiting }()
+	default:
+		return false
 	}
 	late := time.NewTimer(a.callWait)
 	defer late.Stop()

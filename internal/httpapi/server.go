@@ -22,9 +22,10 @@ import (
 // Of the files that the process may open each gets its part: half are connections of
 // the API listener, an eighth those of a listener for calls, a sixteenth each of health
 // and public keys. A call has a second file, the connection to its upstream, so calls
-// in flight are bounded by an eighth, whichever listener they came by. What is left is
-// for keys, servers and upstreams' idle connections, and no calls, however long they
-// stream, take a connection from health, nor more than a part from token requests.
+// in flight are bounded by an eighth, whichever listener they came by, and those that wait
+// for one of them to end by a sixteenth. What is left is for keys, servers and upstreams'
+// idle connections, and no calls, however long they stream, take a connection from
+// health, nor more than a part from token requests.
 const (
 	maxConnections = 4096
 	maxCalls       = 2048

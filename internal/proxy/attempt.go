@@ -11,8 +11,8 @@ type attempt struct {
 	body *body
 	at   int // up to there kept was read
 	over bool
-	cut  bool     // the connection is closed
-	conn *telling // nil: nobody tells when it is closed
+	conn *telling // that it is sent over. Nil: nobody tells when that is closed
+	cut  bool     // conn is closed
 }
 
 var errOver = errors.New("the attempt is over")
@@ -40,8 +40,9 @@ func (a *attempt) Read(p []byte) (int, error) {
 		case a.at < len(b.kept) || b.err != nil:
 			return a.take(p)
 		case a.cut:
-			// That is all, as nobody gets to see it. Any error would be the caller's to
-			// net/http, which sends a request of which nothing was written once more.
+			// That is all, and nobody gets to see it: nothing can be sent over conn any more.
+			// Any error would be the caller's to net/http, which sends a request of which
+			// nothing was written once more.
 			return 0, io.EOF
 		}
 		b.rest() // the upstream has taken what there was
@@ -73,18 +74,26 @@ func (b *body) sentOver(got httptrace.GotConnInfo) {
 		return
 	}
 	b.mu.Lock()
-	b.current.conn = conn
-	conn.user.Store(b.current)
+	a := b.current
+	if a.conn != nil {
+		a.conn.user.CompareAndSwap(a, nil)
+	}
+	// The transport sends an attempt that it has not begun to read over another connection
+	// when the one before turns out to be closed.
+	a.conn, a.cut = conn, false
+	conn.user.Store(a)
 	b.mu.Unlock()
 	if conn.closed.Load() {
 		conn.tell()
 	}
 }
 
-// cutOff tells that the connection is closed.
-func (a *attempt) cutOff() {
+// cutOff tells that a connection is closed.
+func (a *attempt) cutOff(conn *telling) {
 	a.body.mu.Lock()
 	defer a.body.mu.Unlock()
-	a.cut = true
-	a.body.change.Broadcast()
+	if a.conn == conn {
+		a.cut = true
+		a.body.change.Broadcast()
+	}
 }

@@ -81,10 +81,11 @@ func (c *call) RoundTrip(out *http.Request) (*http.Response, error) {
 	}
 	e := &exchange{broker: c.proxy.broker, who: c.who, call: broker.CallRequest{Client: c.client}, transport: c.upstream.Transport, from: c.settings()}
 	resp, err := e.do(out.WithContext(ctx))
-	if _, unanswered := errors.AsType[cause](err); unanswered {
-		if c.body.failed() {
-			err = oauth.Fail(oauth.InvalidRequest, "the body of the request could not be read to its end")
-		}
+	_, unanswered := errors.AsType[cause](err)
+	if err != nil && (unanswered || ctx.Err() != nil) && c.body.failed() {
+		err = oauth.Fail(oauth.InvalidRequest, "the body of the request could not be read to its end")
+	}
+	if unanswered {
 		c.log().InfoContext(ctx, "a call had no answer", "err", err)
 	}
 	return resp, err

@@ -61,6 +61,7 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 	}
 	discard(resp)
 	e.credentials = next
+	e.call.Nonce = cmp.Or(answer.Nonce, e.call.Nonce) // also if net/http repeats it
 	if resp, err = e.send(req); err != nil {
 		return nil, err
 	}

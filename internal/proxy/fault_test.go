@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -190,6 +191,27 @@ func TestHalfABody(t *testing.T) {
 	r := newRig(t, &standIn{}, func(_ http.ResponseWriter, req *http.Request) { _, _ = io.Copy(io.Discard, req.Body) })
 	got := rawDo(t, r.own, "POST /api HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnot a chunk\r\n")
 	got.wantError(t, http.StatusBadRequest, "invalid_request")
+
+	for _, framing := range []string{"Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.own, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "POST /api HTTP/1.1\r\nHost: localhost\r\n"+framing)
+		_ = conn.(*net.TCPConn).CloseWrite() // it still reads
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		answer{resp, string(body)}.wantError(t, http.StatusBadRequest, "invalid_request")
+	}
 }
 
 // When the caller leaves, the upstream is left, too.

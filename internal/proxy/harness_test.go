@@ -64,7 +64,7 @@ func (s *standIn) credentials(req broker.CallRequest) broker.Credentials {
 	made := broker.Credentials{Token: oauth.Token{Type: cmp.Or(s.tokenType, "Bearer"), Access: secret.New(fmt.Sprintf("the-token-%d", s.token))}}
 	if s.tokenType == "DPoP" {
 		s.proofs++
-		made.Proof = strings.TrimSpace(fmt.Sprintf("proof-%d %s %s %s", s.proofs, req.Method, req.URL, s.nonce))
+		made.Proof = strings.TrimSpace(fmt.Sprintf("proof-%d %s %s %s", s.proofs, req.Method, req.URL, cmp.Or(req.Nonce, s.nonce)))
 	}
 	return made
 }

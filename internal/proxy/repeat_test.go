@@ -51,6 +51,38 @@ func TestRepeatedByTheTransport(t *testing.T) {
 	}
 }
 
+// The repetition of a call keeps its nonce when net/http repeats it, whatever nonce other
+// calls got meanwhile: some servers take each once.
+func TestRepeatedWithItsNonce(t *testing.T) {
+	stand := &standIn{tokenType: "DPoP"}
+	var r *rig
+	r = newRig(t, stand, func(w http.ResponseWriter, req *http.Request) {
+		got := r.record(req)
+		switch {
+		case strings.HasPrefix(got.header.Get("DPoP"), "proof-1 "):
+		case strings.HasPrefix(got.header.Get("DPoP"), "proof-2 "):
+			w.Header().Set("DPoP-Nonce", "ours")
+			w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		case strings.HasPrefix(got.header.Get("DPoP"), "proof-3 "):
+			stand.mu.Lock()
+			stand.nonce = "theirs"
+			stand.mu.Unlock()
+			panic(http.ErrAbortHandler)
+		}
+	})
+	do(t, request(t, "GET", r.url+"/api", nil)) // there is a connection to keep
+	r.take()
+	got := do(t, request(t, "GET", r.url+"/api", nil))
+	var nonces []string
+	for _, one := range r.take() {
+		nonces = append(nonces, strings.Join(strings.Fields(one.header.Get("DPoP"))[3:], ""))
+	}
+	if diff := cmp.Diff([]string{"", "ours", "ours"}, nonces); diff != "" || got.StatusCode != http.StatusOK {
+		t.Errorf("answered %s; nonces (-want +got)\n%s", got.Status, diff)
+	}
+}
+
 // A token alone may go out twice: it is no other call that anybody has to authorize.
 func TestRepeatedWithTheSameToken(t *testing.T) {
 	var broken atomic.Bool

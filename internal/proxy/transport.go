@@ -90,7 +90,7 @@ func (t *telling) Close() error {
 
 func (t *telling) tell() {
 	if user := t.user.Load(); user != nil {
-		user.cutOff()
+		user.cutOff(t)
 	}
 }
 
