@@ -3,12 +3,14 @@ package okta
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +44,7 @@ type checker struct {
 	dpop    DPoP     // that it is set to; empty: no proof could help
 	proof   string   // that is sent in the DPoP header; empty: there is none
 	nonce   string   // in it, if the answer to the attempt before brought it
+	reprove reprove  // nil: net/http does not repeat the request
 	secrets []string // that are sent, as they may come back
 
 	// What a good answer says.
@@ -98,8 +101,26 @@ func (c *checker) send(req *http.Request) (*http.Response, []byte, *failure) {
 	return c.roundTrip(req, maxAnswer)
 }
 
-// roundTrip sends a request once and reads the answer, of which it returns no more
-// than one byte over most.
+// reprove makes another proof.
+type reprove func(context.Context) (string, error)
+
+// onEachConnection has a request carry another proof when net/http repeats it by itself, as
+// it does with a GET on a kept connection that breaks: a server may take a proof but once
+// (RFC 9449 section 11.1). If there is none, the same goes out again.
+func (again reprove) onEachConnection(ctx context.Context, header http.Header) context.Context {
+	repeated := false
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if repeated {
+			if proof, err := again(ctx); err == nil {
+				header.Set("DPoP", proof)
+			}
+		}
+		repeated = true
+	}})
+}
+
+// roundTrip sends a request and reads the answer, of which it returns no more than one
+// byte over most.
 func (c *checker) roundTrip(req *http.Request, most int64) (*http.Response, []byte, *failure) {
 	req = req.Clone(req.Context())
 	// Without GetBody net/http cannot send the assertion a second time over a
@@ -107,6 +128,9 @@ func (c *checker) roundTrip(req *http.Request, most int64) (*http.Response, []by
 	req.GetBody = nil
 	if c.proof != "" {
 		req.Header.Set("DPoP", c.proof)
+	}
+	if c.reprove != nil {
+		req = req.WithContext(c.reprove.onEachConnection(req.Context(), req.Header))
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Encoding", "identity") // a token is small, a bomb is not

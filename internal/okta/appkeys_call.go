@@ -42,9 +42,9 @@ type reply struct {
 func (r *reply) unusable(err error) *failure { return r.check.unusable(r.resp, err) }
 
 // call makes a request. Where the API wants another proof, with its nonce (RFC 9449
-// section 9), by its clock or because net/http has sent this one twice, it makes another
-// once. Where it refuses the rotator's token, as one that was revoked, it makes another
-// with a new token, once in an operation.
+// section 9) or by its clock, it makes another once. Where it refuses the rotator's
+// token, as one that was revoked, it makes another with a new token, once in an
+// operation.
 func (op *operation) call(ctx context.Context, method, target string, body []byte) (*reply, *failure) {
 	server := op.cfg.Rotator.cfg.Server
 	proved := false
@@ -86,10 +86,14 @@ func (op *operation) send(caller context.Context, method, target string, body []
 	req.Header.Set("Authorization", op.token.Type+" "+token)
 	check := &checker{server: rotator.cfg.Server, secrets: asSent(token)}
 	if op.token.Type == oauth.DPoP {
-		if check.proof, _, err = rotator.Proof(ctx, dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)}); err != nil {
+		check.reprove = func(ctx context.Context) (string, error) {
+			proof, _, err := rotator.Proof(ctx, dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)})
+			check.secrets = append(check.secrets, asSent(proof)...)
+			return proof, err
+		}
+		if check.proof, err = check.reprove(ctx); err != nil {
 			return nil, &failure{kind: signing, err: err}
 		}
-		check.secrets = append(check.secrets, asSent(check.proof)...)
 	}
 	resp, answer, fail := check.roundTrip(req, maxKeyAnswer) //nolint:bodyclose // roundTrip has closed it
 	if fail == nil {

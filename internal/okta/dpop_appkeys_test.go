@@ -1,11 +1,18 @@
 package okta
 
 import (
+	"context"
+	"io"
+	stdlog "log"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/fakeokta"
@@ -166,8 +173,7 @@ func TestAppKeysProofsAreFiltered(t *testing.T) {
 	}
 }
 
-// A proof that is refused for its time, or because the connection broke and net/http sent
-// it again, is made anew, by the API's clock.
+// A proof that is refused for its time is made anew, by the API's clock.
 func TestAppKeysProofIsMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := scriptedBoundKeys(t, func(n int, _ *http.Request) (*http.Response, error) {
@@ -189,4 +195,34 @@ func TestAppKeysProofIsMadeAnew(t *testing.T) {
 		}
 		wantTime(t, second["iat"], time.Now().Add(-time.Minute-proofBackDate), time.Second)
 	})
+}
+
+// What net/http repeats by itself, as a kept connection broke, has a proof of its own.
+func TestProofOfARepeatedRequest(t *testing.T) {
+	var proofs []string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if proofs = append(proofs, r.Header.Get("DPoP")); len(proofs) == 2 {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	server.Config.ErrorLog = stdlog.New(io.Discard, "", 0)
+	t.Cleanup(server.Close)
+	made := 0
+	check := &checker{server: NewServer(ServerConfig{Issuer: server.URL, Transport: server.Client().Transport}), reprove: func(context.Context) (string, error) {
+		made++
+		return "another " + strconv.Itoa(made), nil
+	}}
+	for _, proof := range []string{"one", "two"} {
+		check.proof = proof
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, fail := check.roundTrip(req, 1<<10); fail != nil {
+			t.Fatal(fail)
+		}
+	}
+	if diff := cmp.Diff([]string{"one", "two", "another 1"}, proofs); diff != "" {
+		t.Errorf("proofs (-want +got)\n%s", diff)
+	}
 }
