@@ -142,7 +142,7 @@ func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt at
 		case otherKey:
 			candidates = candidates[1:]
 		case decodePath: // also for the exchanges to come
-			server.terms.change(server.forTokens(), func(t *terms) { t.decoded = !t.decoded })
+			server.terms.change(server.forTokens(), func(t *terms) { t.decoded = !fail.decoded })
 		case useProof:
 			if fail.ofProof() {
 				c.bound.Store(true) // else it shows in the token

@@ -133,6 +133,31 @@ func TestDecodedPathIsRemembered(t *testing.T) {
 	}
 }
 
+// Exchanges that find out at the same time do not undo each other's finding.
+func TestDecodedPathIsFoundTwice(t *testing.T) {
+	const encoded, decoded = "https://id.acme.test/a%40b/token", "https://id.acme.test/a@b/token"
+	w := proving(t, DPoPRequired, func(_ int, p post) *http.Response {
+		if _, claims := decode(t, p.proof()); claims["htu"] != decoded {
+			return answer(400, refusing("invalid_dpop_proof", "DPoP proof htu mismatch"))
+		}
+		return boundTo()
+	}, func(s *ServerConfig, _ *ClientConfig) { s.Issuer, s.TokenEndpoint = "https://id.acme.test", encoded })
+	server := w.client.cfg.Server
+	direct, begun := server.transport, false
+	server.transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		resp, err := direct.RoundTrip(r)
+		if !begun {
+			begun = true
+			w.works(t) // before the other takes up its refusal
+		}
+		return resp, err
+	})
+	w.works(t)
+	w.wantProofs(t, "pppp")
+	w.works(t)
+	w.wantProofs(t, "p")
+}
+
 // Two token endpoints of one issuer have nonces of their own, and share what is known of
 // resources.
 func TestTermsOfTwoTokenEndpoints(t *testing.T) {

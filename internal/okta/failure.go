@@ -46,6 +46,7 @@ type failure struct {
 	endpoint    string   // that was asked
 	clockMoved  bool     // another clock is to be tried
 	proved      bool     // a DPoP proof was sent
+	decoded     bool     // that was the form of the path in it
 	nonce       string   // for the next proof
 	late        bool     // other attempts of the exchange went before
 	earlier     *failure // that closed the gate
