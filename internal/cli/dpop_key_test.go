@@ -168,14 +168,6 @@ func TestProofKeyFileIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	tests := []struct {
 		name string
 		text []byte
@@ -185,7 +177,7 @@ func TestProofKeyFileIsRefused(t *testing.T) {
 		{"others can read it", good, 0o604, "chmod 600"},
 		{"the group can read it", good, 0o640, "chmod 600"},
 		{"it is cut off", good[:len(good)/2], 0o600, "reading key file " + proofKeyFile + ": a PEM block is damaged"},
-		{"its key is on another curve", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600, "the key in " + proofKeyFile + " must be EC P-256"},
+		{"its key is on another curve", keyOnP384(t), 0o600, "the key in " + proofKeyFile + " must be EC P-256"},
 		{"it is empty", nil, 0o600, "reading key file " + proofKeyFile + ": it holds no PEM block"},
 	}
 	for _, tt := range tests {
@@ -278,4 +270,18 @@ func TestProofKeyInMemory(t *testing.T) {
 	if diff := cmp.Diff(want, folder(t, p.dir)); diff != "" {
 		t.Errorf("the folder (-want +got):\n%s", diff)
 	}
+}
+
+// keyOnP384 is a key file that no DPoP key can be.
+func keyOnP384(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }

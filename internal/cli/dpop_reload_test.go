@@ -1,11 +1,6 @@
 package cli_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,15 +80,6 @@ func TestProofKeyThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := p.servedJKT(t)
-	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p384 := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	tests := []struct {
 		want  string
 		spoil func() error
@@ -101,7 +87,7 @@ func TestProofKeyThatIsGone(t *testing.T) {
 		{proofKeyFile + " is gone", func() error { return nil }},
 		{"it is not a regular file", func() error { return os.Mkdir(path, 0o700) }},
 		{"it holds no PEM block", func() error { return os.WriteFile(path, []byte("none"), 0o600) }},
-		{"must be EC P-256", func() error { return os.WriteFile(path, []byte(p384), 0o600) }},
+		{"must be EC P-256", func() error { return os.WriteFile(path, keyOnP384(t), 0o600) }},
 		{"chmod 600", func() error { return os.Chmod(path, 0o644) }}, // that of before
 	}
 	for i, tt := range tests {
