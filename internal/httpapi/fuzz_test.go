@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"okta-token-broker/internal/fakeokta"
 	"okta-token-broker/internal/keys"
@@ -180,7 +181,7 @@ func FuzzDPoP(f *testing.F) {
 	for _, body := range []string{
 		"", "{}", "null", call(issuer), call(issuer + "/"), call(issuer + "/api/v1/users?limit=2#x"), call(issuer + "/?a=/oauth2/"), call(issuer + "#%0x"), call(issuer + ".evil.test/"),
 		call(issuer + "@evil.test/"), call(issuer + `\\@evil.test/`), call(issuer + ":1/"), call(issuer + "/oauth2/v1/token"), call(issuer + "/OAuth2;x/v1"),
-		call(issuer + "/a/..%2foauth2"), call(issuer + "/%252e%252e/oauth2"), call("HTTPS://acme.okta.test/"), call("//acme.okta.test/"), call(otherIssuer + "/api"),
+		call(issuer + "/a/..%2foauth2"), call(issuer + "/%252e%252e/oauth2"), call("HTTPS://acme.okta.test/"), call("https://acme.okTa.test/O!uth2;x/v1"), call("https://acme.okta.test:443/"), call("https://acme.ok\u212aa.test/"), call("https://acme.o\u212ata.test/"), call("//acme.okta.test/"), call(otherIssuer + "/api"),
 		`{"client":"other","method":"GET","url":"` + otherIssuer + `/api","nonce":"n","scope":"okta.apps.read"}`, `{"client":"other","method":"GET","url":"` + issuer + `/api"}`,
 		`{"method":"G\u0000","url":"` + issuer + `"}`, `{"method":"GET","url":"` + issuer + `\r\nX: y"}`, call(issuer) + call(issuer), `{"url":1}`, `{"method":"GET","url":"` + issuer + `","htu":"x"}`,
 	} {
@@ -198,7 +199,9 @@ func FuzzDPoP(f *testing.F) {
 		}
 		issuers := map[string]string{"": issuer, clientID: issuer, "default": issuer, otherID: otherIssuer, "other": otherIssuer}
 		u, err := url.Parse(call.URL)
-		if err != nil || u.Scheme+"://"+u.Host != issuers[call.Client] || u.User != nil || strings.HasPrefix(strings.ToLower(u.Path), "/oauth2/") || slices.Contains(strings.Split(u.Path, "/"), "..") {
+		// Case does not count in a scheme and a host, nor does the port that the scheme has
+		// anyway (RFC 3986 section 6.2).
+		if err != nil || !strings.EqualFold(u.Scheme+"://"+strings.TrimSuffix(u.Host, ":443"), issuers[call.Client]) || strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }) || u.User != nil || strings.HasPrefix(strings.ToLower(u.Path), "/oauth2/") || slices.Contains(strings.Split(u.Path, "/"), "..") {
 			t.Errorf("client %q, %q were served", call.Client, call.URL)
 		}
 		token, _ := strings.CutPrefix(got.json(t)["authorization"].(string), "Bearer ")
