@@ -2,9 +2,7 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -102,13 +100,15 @@ func (c *call) modify(resp *http.Response) error {
 	c.rewriteURLs(resp.Header, "Link", rewriteLinks)
 	c.rewriteURLs(resp.Header, "Location", rewriteURL)
 	c.rewriteURLs(resp.Header, "Content-Location", rewriteURL)
-	resp.Body = c.answerBody(resp)
-	if resp.ContentLength >= 0 && resp.ContentLength <= bufferSize && c.body.whole() {
-		// The header can wait for the first of the body, as the caller has nothing more
-		// to send. To flush it alone would cost a tenth of the throughput.
-		c.reverse.FlushInterval, c.writer.missing = 0, resp.ContentLength
+	answer := c.answerBody(resp)
+	resp.Body = answer
+	if resp.ContentLength < 0 || resp.ContentLength > bufferSize || !c.body.whole() {
+		return nil
 	}
-	return nil
+	// The header can wait for the first of the body, as the caller has nothing more
+	// to send. To flush it alone would cost a tenth of the throughput.
+	c.reverse.FlushInterval, c.writer.missing = 0, resp.ContentLength
+	return answer.begin()
 }
 
 // rewriteURLs rewrites the URLs in a header's fields of a name. What could lead into
@@ -131,51 +131,6 @@ func (c *call) endConnection(header http.Header) {
 	if !c.body.whole() {
 		header["Connection"] = []string{"close"}
 	}
-}
-
-// answerBody is the body of an answer. What follows it, a trailer, is known when it has
-// been closed.
-type answerBody struct {
-	io.ReadCloser
-	resp   *http.Response
-	call   *call
-	unhook func() bool
-}
-
-func (c *call) answerBody(resp *http.Response) *answerBody {
-	b := &answerBody{ReadCloser: resp.Body, resp: resp, call: c}
-	if c.body != nil && resp.ProtoMajor == 2 {
-		// There the end of the context goes unnoticed while what is left of the request
-		// waits for the upstream to take it.
-		b.unhook = context.AfterFunc(c.in.Context(), func() { _ = b.ReadCloser.Close() })
-	}
-	return b
-}
-
-// Read logs when the answer breaks off, which ends the caller's connection without a
-// word.
-func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.call.body.heard()
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		ctx := b.call.in.Context()
-		if why, ok := errors.AsType[cause](fault(ctx, b.call.target.Host, b.call.settings(), err)); ok {
-			b.call.log().InfoContext(ctx, "an answer broke off", "err", why)
-		}
-	}
-	return n, err
-}
-
-// Close closes the body, and strips its trailer.
-func (b *answerBody) Close() error {
-	if b.unhook != nil {
-		b.unhook()
-	}
-	err := b.ReadCloser.Close()
-	stripTrailer(b.resp.Trailer)
-	return err
 }
 
 func (c *call) log() *slog.Logger {

@@ -281,6 +281,36 @@ func TestLogOfBrokenAnswers(t *testing.T) {
 	}
 }
 
+// Of a small answer that ends before its body the caller has seen nothing, and is told
+// so. One that ends later is the caller's as far as it came.
+func TestAnswerEndsEarly(t *testing.T) {
+	const header = "HTTP/1.1 201 Created\r\nX-Said: " + leaky + "\r\nContent-Length: 5\r\n\r\n"
+	r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}}
+	r.start(raw(header)(t), newTransport(t))
+	got := do(t, request(t, "GET", r.url+"/api", nil))
+	got.wantError(t, http.StatusBadGateway, "server_error")
+	if got.Header["X-Said"] != nil || strings.Contains(got.body, leaky) {
+		t.Errorf("the upstream has its say: %v, %s", got.Header, got.body)
+	}
+	if !strings.Contains(r.log.String(), `msg="an answer broke off" client=default`) || strings.Contains(r.log.String(), leaky) {
+		t.Errorf("the log says %s", r.log)
+	}
+	if got := do(t, request(t, "HEAD", r.url+"/api", nil)); got.StatusCode != http.StatusCreated || got.ContentLength != 5 {
+		t.Errorf("an answer without a body: %s, %d bytes", got.Status, got.ContentLength)
+	}
+
+	r = &rig{tb: t, broker: &standIn{}}
+	r.start(raw(header+"begu")(t), newTransport(t))
+	resp, err := client(t).Do(request(t, "GET", r.url+"/api", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) || resp.StatusCode != http.StatusCreated || string(body) != "begu" {
+		t.Errorf("%s, %q, %v", resp.Status, body, err)
+	}
+}
+
 // A resource that cannot be asked a second time is not asked a third time.
 func TestReplayThatFails(t *testing.T) {
 	var calls atomic.Int64
