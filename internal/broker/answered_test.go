@@ -169,8 +169,8 @@ func TestAnsweredTriesTheOtherPath(t *testing.T) {
 	}
 	for i, want := range []bool{true, false, true} {
 		var ok bool
-		if with, ok = b.Answered(t.Context(), me, request, with, Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "htu")}); !ok || with.decoded != want {
-			t.Errorf("refusal %d: ok %t, decoded %t, want %t", i+1, ok, with.decoded, want)
+		if with, ok = b.Answered(t.Context(), me, request, with, Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "htu")}); !ok || with.made.Decoded != want {
+			t.Errorf("refusal %d: ok %t, decoded %t, want %t", i+1, ok, with.made.Decoded, want)
 		}
 	}
 }

@@ -17,10 +17,10 @@ import (
 // 9449).
 type Prover interface {
 	// Proof makes a proof, with a key and a time, a nonce where there is none, and the
-	// path in the form that the server compares. decoded says which one that is.
-	Proof(ctx context.Context, proof dpop.Proof) (signed string, decoded bool, err error)
-	// Learn takes up what the server of a URL says of its proofs.
-	Learn(url string, said dpop.Terms)
+	// path in the form that the server compares.
+	Proof(ctx context.Context, proof dpop.Proof) (signed string, made dpop.Made, err error)
+	// Learn takes up what the server of a URL says of a proof.
+	Learn(url string, made dpop.Made, said dpop.Terms)
 }
 
 // CallRequest is a call to a resource server that a caller wants to make, or to have
@@ -44,7 +44,7 @@ type Credentials struct {
 	// Proof goes into the DPoP header. Empty: there is none.
 	Proof string
 
-	decoded bool // Proof has the decoded path
+	made dpop.Made // Proof
 }
 
 // Answer is what a resource server said of the credentials.
@@ -125,14 +125,14 @@ func (c *Client) credentials(ctx context.Context, req CallRequest, token oauth.T
 		return Credentials{Token: token}, nil
 	}
 	proof := dpop.Proof{Method: req.Method, URL: req.URL, Nonce: req.Nonce, TokenHash: dpop.TokenHash(token.Access.Reveal())}
-	signed, decoded, err := c.Prover.Proof(ctx, proof)
+	signed, made, err := c.Prover.Proof(ctx, proof)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Credentials{}, ctx.Err()
 	case err != nil:
 		return Credentials{}, &oauth.Error{Class: oauth.Internal, Description: "the DPoP proof could not be signed; the broker's log has the reason", Err: err}
 	}
-	return Credentials{token, signed, decoded}, nil
+	return Credentials{token, signed, made}, nil
 }
 
 // Answered tells what a resource server said of a call's credentials, and asks
@@ -153,16 +153,16 @@ func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallReques
 	isEncoded := strings.Contains(withoutQuery(req.URL), "%")
 	sameKey := had.Token.JKT == client.JKT
 	if client.Prover != nil {
-		said := dpop.Terms{Nonce: answer.Nonce}
+		said := dpop.Terms{Nonce: answer.Nonce, Final: answer.Final}
 		switch {
 		case ofProof && sameKey && code == dpop.UseNonce && !answer.Final:
 			said.Nonce = "" // it is for this call first: there are servers that take each once
 		case ofPath && isEncoded:
-			said.Decoded = new(!had.decoded)
+			said.Decoded = new(!had.made.Decoded)
 		case ofProof && code == dpop.InvalidProof && !ofPath: // which may be for its time
 			said.Date = answer.Date
 		}
-		client.Prover.Learn(req.URL, said)
+		client.Prover.Learn(req.URL, had.made, said)
 	}
 	token := had.Token
 	switch {

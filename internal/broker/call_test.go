@@ -32,11 +32,11 @@ type prover struct {
 	dates  []time.Time
 }
 
-func (p *prover) Proof(ctx context.Context, proof dpop.Proof) (string, bool, error) {
+func (p *prover) Proof(ctx context.Context, proof dpop.Proof) (string, dpop.Made, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return "", false, fmt.Errorf("signing: %w", err)
+		return "", dpop.Made{}, fmt.Errorf("signing: %w", err)
 	}
 	p.made++
 	proof.Decoded = p.decode[proof.URL]
@@ -44,10 +44,10 @@ func (p *prover) Proof(ctx context.Context, proof dpop.Proof) (string, bool, err
 	if nonce == "" && len(p.nonces) > 0 {
 		_, nonce, _ = strings.Cut(p.nonces[len(p.nonces)-1], " ")
 	}
-	return fmt.Sprintf("proof %d: %s %s nonce=%s decoded=%t ath=%s", p.made, proof.Method, proof.URL, nonce, proof.Decoded, proof.TokenHash), proof.Decoded, nil
+	return fmt.Sprintf("proof %d: %s %s nonce=%s decoded=%t ath=%s", p.made, proof.Method, proof.URL, nonce, proof.Decoded, proof.TokenHash), dpop.Made{Decoded: proof.Decoded}, nil
 }
 
-func (p *prover) Learn(url string, said dpop.Terms) {
+func (p *prover) Learn(url string, _ dpop.Made, said dpop.Terms) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if dpop.ValidNonce(said.Nonce) {

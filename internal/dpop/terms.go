@@ -13,4 +13,16 @@ type Terms struct {
 	// Date is the time by the server's clock when it refused a proof for what may be its
 	// time.
 	Date time.Time
+	// Final says that the proof was the last of its call. Another may have been refused
+	// just before it.
+	Final bool
+}
+
+// Made is what is in a proof that a server may refuse it for. By the time that it does,
+// others may have found out on what terms it takes them.
+type Made struct {
+	// Decoded is as in Proof.
+	Decoded bool
+	// Clock was added to our time to date it.
+	Clock time.Duration
 }

@@ -59,7 +59,7 @@ func (op *operation) call(ctx context.Context, method, target string, body []byt
 			}
 			op.token = token
 		}
-		got, fail := op.send(ctx, method, target, body)
+		got, fail := op.send(ctx, method, target, body, proved)
 		switch {
 		case fail != nil && !proved && (fail.code == dpop.InvalidProof || fail.code == dpop.UseNonce && fail.nonce != ""):
 			proved = true
@@ -71,8 +71,9 @@ func (op *operation) call(ctx context.Context, method, target string, body []byt
 	}
 }
 
-// send makes one request with the token at hand.
-func (op *operation) send(caller context.Context, method, target string, body []byte) (*reply, *failure) {
+// send makes one request with the token at hand. final says that no other proof follows
+// its own.
+func (op *operation) send(caller context.Context, method, target string, body []byte, final bool) (*reply, *failure) {
 	ctx, cancel := context.WithTimeout(caller, exchangeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
@@ -85,9 +86,10 @@ func (op *operation) send(caller context.Context, method, target string, body []
 	rotator, token := op.cfg.Rotator, op.token.Access.Reveal()
 	req.Header.Set("Authorization", op.token.Type+" "+token)
 	check := &checker{server: rotator.cfg.Server, secrets: asSent(token)}
+	var made dpop.Made
 	if op.token.Type == oauth.DPoP {
-		check.reprove = func(ctx context.Context) (string, error) {
-			proof, _, err := rotator.Proof(ctx, dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)})
+		check.reprove = func(ctx context.Context) (proof string, err error) {
+			proof, made, err = rotator.Proof(ctx, dpop.Proof{Method: method, URL: target, TokenHash: dpop.TokenHash(token)})
 			check.secrets = append(check.secrets, asSent(proof)...)
 			return proof, err
 		}
@@ -97,7 +99,7 @@ func (op *operation) send(caller context.Context, method, target string, body []
 	}
 	resp, answer, fail := check.roundTrip(req, maxKeyAnswer) //nolint:bodyclose // roundTrip has closed it
 	if fail == nil {
-		rotator.Learn(target, dpop.Terms{Nonce: resp.Header.Get("DPoP-Nonce")})
+		rotator.Learn(target, made, dpop.Terms{Nonce: resp.Header.Get("DPoP-Nonce")})
 	}
 	switch {
 	case fail != nil && caller.Err() != nil:
@@ -109,7 +111,7 @@ func (op *operation) send(caller context.Context, method, target string, body []
 		fail := check.words(resp, answer)
 		fail.nonce = nonceOf(resp.Header)
 		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && fail.code == dpop.InvalidProof {
-			rotator.Learn(target, dpop.Terms{Date: date})
+			rotator.Learn(target, made, dpop.Terms{Date: date, Final: final})
 		}
 		return nil, op.refused(fail)
 	}

@@ -225,7 +225,7 @@ func TestNoncesOfWhom(t *testing.T) {
 	}
 	for i, step := range steps {
 		if step.from != "" {
-			w.client.Learn(step.from, dpop.Terms{Nonce: step.learned})
+			w.client.Learn(step.from, dpop.Made{}, dpop.Terms{Nonce: step.learned})
 		}
 		if got := w.nonceFor(t, step.url, step.given); got != step.want {
 			t.Errorf("step %d: a proof for %s has nonce %q, want %q", i+1, step.url, got, step.want)

@@ -11,19 +11,19 @@ import (
 	"okta-token-broker/internal/dpop"
 )
 
-// provedAt returns the iat of a proof for a call of a URL, as the time from now on.
-func (w *world) provedAt(t *testing.T, url string) time.Duration {
+// provedAt makes a proof for a call of a URL, and returns its iat, as the time from now on.
+func (w *world) provedAt(t *testing.T, url string) (time.Duration, dpop.Made) {
 	t.Helper()
-	made, _, err := w.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: url, TokenHash: dpop.TokenHash("t")})
+	proof, made, err := w.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: url, TokenHash: dpop.TokenHash("t")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, claims := decode(t, made)
+	_, claims := decode(t, proof)
 	seconds, err := claims["iat"].(json.Number).Int64()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return time.Unix(seconds, 0).Sub(time.Now().Truncate(time.Second))
+	return time.Unix(seconds, 0).Sub(time.Now().Truncate(time.Second)), made
 }
 
 // A proof for a resource is dated by the authorization server's clock, until the resource
@@ -34,21 +34,23 @@ func TestProofByTheResourcesClock(t *testing.T) {
 		url   string        // that refuses a proof
 		ahead time.Duration // of its Date
 		want  time.Duration // iat of the next one there, without the five seconds
+		final bool          // it was the last of its call
 	}
 	tests := []struct {
 		name  string
 		as    time.Duration // how far the authorization server's clock is ahead
 		steps []step
 	}{
-		{"the same clock", 2 * time.Minute, []step{{here, 2 * time.Minute, 2 * time.Minute}}},
-		{"clocks have moved since the token", 0, []step{{here, -2 * time.Minute, -2 * time.Minute}, {here, -4 * time.Minute, -4 * time.Minute}}},
-		{"the authorization server's is wrong", 2 * time.Minute, []step{{there, 0, 0}}},
-		{"the resource's is wrong", 0, []step{{there, -90 * time.Second, -90 * time.Second}}},
-		{"two seconds", 0, []step{{there, -2 * time.Second, -2 * time.Second}}},
-		{"each its own", 0, []step{{there, time.Minute, time.Minute}, {here, -time.Minute, -time.Minute}, {there, 2 * time.Minute, 2 * time.Minute}}},
-		{"a Date that is not the clock's", 0, []step{{there, time.Minute, time.Minute}, {there, time.Minute, 0}}},
-		{"refused for something else", time.Minute, []step{{here, time.Minute, time.Minute}}},
-		{"absurd", 0, []step{{there, time.Hour, 0}}},
+		{"the same clock", 2 * time.Minute, []step{{here, 2 * time.Minute, 2 * time.Minute, false}}},
+		{"clocks have moved since the token", 0, []step{{here, -2 * time.Minute, -2 * time.Minute, false}, {here, -4 * time.Minute, -4 * time.Minute, false}}},
+		{"the authorization server's is wrong", 2 * time.Minute, []step{{there, 0, 0, false}}},
+		{"the resource's is wrong", 0, []step{{there, -90 * time.Second, -90 * time.Second, false}}},
+		{"two seconds", 0, []step{{there, -2 * time.Second, -2 * time.Second, false}}},
+		{"each its own", 0, []step{{there, time.Minute, time.Minute, false}, {here, -time.Minute, -time.Minute, false}, {there, 2 * time.Minute, 2 * time.Minute, false}}},
+		{"a Date that is not the clock's", 0, []step{{there, time.Minute, time.Minute, false}, {there, time.Minute, 0, true}}},
+		{"refused for something else", time.Minute, []step{{here, time.Minute, time.Minute, false}, {here, time.Minute, time.Minute, true}}},
+		{"refused for its time, and later for something else", 0, []step{{there, time.Minute, time.Minute, false}, {there, time.Minute, time.Minute, false}}},
+		{"absurd", 0, []step{{there, time.Hour, 0, false}}},
 		{"no Date", time.Minute, []step{{url: there, want: time.Minute}}},
 	}
 	for _, tt := range tests {
@@ -58,12 +60,13 @@ func TestProofByTheResourcesClock(t *testing.T) {
 				w.okta.SetClockOffset(tt.as)
 				w.works(t)
 				for i, step := range tt.steps {
-					said := dpop.Terms{}
+					_, made := w.provedAt(t, step.url)
+					said := dpop.Terms{Final: step.final}
 					if step.ahead != 0 || tt.name == "the authorization server's is wrong" {
 						said.Date = time.Now().Add(step.ahead).Truncate(time.Second)
 					}
-					w.client.Learn(step.url, said)
-					if got := w.provedAt(t, step.url) + proofBackDate; (got - step.want).Abs() > time.Second {
+					w.client.Learn(step.url, made, said)
+					if got, _ := w.provedAt(t, step.url); (got + proofBackDate - step.want).Abs() > time.Second {
 						t.Errorf("step %d: a proof is dated %v from now, want %v", i+1, got, step.want)
 					}
 				}
@@ -73,6 +76,31 @@ func TestProofByTheResourcesClock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Of calls that are refused at the same time each finds the resource's clock, and undoes
+// nothing: not one that was dated by it and refused for something else, nor the last of a
+// call that was dated by another.
+func TestResourcesClockIsFoundTwice(t *testing.T) {
+	const url, ahead = "https://api.acme.test/v1", -time.Minute
+	synctest.Test(t, func(t *testing.T) {
+		w := newBound(t, DPoPRequired)
+		w.works(t)
+		_, before := w.provedAt(t, url)
+		refused := func(made dpop.Made, final bool) {
+			t.Helper()
+			w.client.Learn(url, made, dpop.Terms{Date: time.Now().Add(ahead), Final: final})
+			if got, _ := w.provedAt(t, url); (got + proofBackDate - ahead).Abs() > time.Second {
+				t.Errorf("a proof is dated %v from now, want %v", got, ahead)
+			}
+		}
+		for range 3 {
+			refused(before, false)
+		}
+		_, after := w.provedAt(t, url)
+		refused(after, false)
+		refused(before, true)
+	})
 }
 
 // A nonce that comes with a refusal is for the second attempt: there are servers that
@@ -163,7 +191,7 @@ func TestDecodedPathIsFoundTwice(t *testing.T) {
 func TestTermsOfTwoTokenEndpoints(t *testing.T) {
 	w := newBound(t, DPoPRequired)
 	w.works(t)
-	w.client.Learn("https://api.acme.test/", dpop.Terms{Nonce: "r1", Decoded: new(true)})
+	w.client.Learn("https://api.acme.test/", dpop.Made{}, dpop.Terms{Nonce: "r1", Decoded: new(true)})
 	other := proving(t, DPoPRequired, func(int, post) *http.Response { return boundTo() }, func(s *ServerConfig, _ *ClientConfig) {
 		s.Like, s.TokenEndpoint = w.client.cfg.Server, "https://id.acme.test/token"
 	})
@@ -172,8 +200,8 @@ func TestTermsOfTwoTokenEndpoints(t *testing.T) {
 	if got := other.nonceFor(t, "https://api.acme.test/x", ""); got != "r1" {
 		t.Errorf("nonce %q, want r1", got)
 	}
-	if _, decoded, err := other.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: "https://api.acme.test/%40"}); err != nil || !decoded {
-		t.Errorf("decoded %t, %v", decoded, err)
+	if _, made, err := other.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: "https://api.acme.test/%40"}); err != nil || !made.Decoded {
+		t.Errorf("%+v, %v", made, err)
 	}
 }
 

@@ -21,7 +21,7 @@ func reads(t *testing.T, org *fakeokta.Okta, client *Client, token oauth.Token) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof, _, err := client.Proof(t.Context(), dpop.Proof{Method: r.Method, URL: r.URL.String(), TokenHash: dpop.TokenHash(token.Access.Reveal())})
+	proof, made, err := client.Proof(t.Context(), dpop.Proof{Method: r.Method, URL: r.URL.String(), TokenHash: dpop.TokenHash(token.Access.Reveal())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func reads(t *testing.T, org *fakeokta.Okta, client *Client, token oauth.Token) 
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	client.Learn(r.URL.String(), dpop.Terms{Nonce: resp.Header.Get("DPoP-Nonce")})
+	client.Learn(r.URL.String(), made, dpop.Terms{Nonce: resp.Header.Get("DPoP-Nonce")})
 	return resp.StatusCode
 }
 
@@ -103,7 +103,7 @@ func TestClientsProveApart(t *testing.T) {
 func TestProofOfACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newBound(t, DPoPAuto)
-		w.client.Learn(issuer, dpop.Terms{Nonce: "r1"})
+		w.client.Learn(issuer, dpop.Made{}, dpop.Terms{Nonce: "r1"})
 		made, _, err := w.client.Proof(t.Context(), dpop.Proof{
 			Method: "PATCH", URL: issuer + "/api/v1/users/a%40b?x=%2F#y", TokenHash: dpop.TokenHash("token"),
 		})

@@ -93,11 +93,11 @@ func (c *Client) ask(ctx context.Context, with variant, scopes oauth.Scopes) (oa
 		return oauth.Token{}, fail
 	}
 	check := &checker{server: server, asked: scopes, client: c.cfg.Name, dpop: c.cfg.DPoP, secrets: asSent(made.jwt)}
-	proof := dpop.Proof{Method: http.MethodPost, URL: endpoint, Nonce: with.nonce}
+	var proof dpop.Made
 	if c.proves(with) {
 		var err error
 		check.nonce = with.nonce
-		check.proof, err = c.prove(ctx, server.forTokens(), &proof)
+		check.proof, proof, err = c.prove(ctx, server.forTokens(), dpop.Proof{Method: http.MethodPost, URL: endpoint, Nonce: with.nonce})
 		if err != nil {
 			return oauth.Token{}, &failure{kind: signing, err: err}
 		}

@@ -35,16 +35,14 @@ func (c *Client) proves(with variant) bool {
 
 // Proof makes a DPoP proof for a call with a token of the client. It sets key and
 // time, where there is no nonce the newest that is known of the server, and Decoded
-// as the server wants it, which it returns. It fails as dpop.Sign does.
-func (c *Client) Proof(ctx context.Context, proof dpop.Proof) (signed string, decoded bool, err error) {
-	whom := originOf(proof.URL)
-	signed, err = c.prove(ctx, whom, &proof)
-	return signed, proof.Decoded, err
+// as the server wants it. It fails as dpop.Sign does.
+func (c *Client) Proof(ctx context.Context, proof dpop.Proof) (signed string, made dpop.Made, err error) {
+	return c.prove(ctx, originOf(proof.URL), proof)
 }
 
-// Learn takes up what the server of a URL says of its proofs. They are dated by the
+// Learn takes up what the server of a URL says of a proof. They are dated by the
 // authorization server's clock, until a server refuses that.
-func (c *Client) Learn(url string, said dpop.Terms) {
+func (c *Client) Learn(url string, made dpop.Made, said dpop.Terms) {
 	server := c.cfg.Server
 	server.terms.change(originOf(url), func(t *terms) {
 		if dpop.ValidNonce(said.Nonce) {
@@ -54,20 +52,25 @@ func (c *Client) Learn(url string, said dpop.Terms) {
 			t.decoded = *said.Decoded
 		}
 		if !said.Date.IsZero() {
-			t.heed(said.Date.Add(time.Second/2).Sub(server.now()), server.clock.believed())
+			t.heed(said.Date.Add(time.Second/2).Sub(server.now()), made.Clock, said.Final)
 		}
 	})
 }
 
 // prove signs a proof with the client's DPoP key, on the terms of the server.
-func (c *Client) prove(ctx context.Context, whom string, p *dpop.Proof) (string, error) {
+func (c *Client) prove(ctx context.Context, whom string, p dpop.Proof) (signed string, made dpop.Made, err error) {
 	server := c.cfg.Server
 	known := server.terms.of(whom)
+	made = dpop.Made{Decoded: known.decoded, Clock: server.clock.believed()}
+	if known.dated {
+		made.Clock = known.offset
+	}
 	p.JWK = c.cfg.ProofKey.JWK()
 	p.Nonce = cmp.Or(p.Nonce, known.nonce)
-	p.Decoded = known.decoded
-	p.IssuedAt = server.now().Add(known.clock(server.clock.believed()) - proofBackDate)
-	return dpop.Sign(ctx, c.cfg.ProofKey, *p)
+	p.Decoded = made.Decoded
+	p.IssuedAt = server.now().Add(made.Clock - proofBackDate)
+	signed, err = dpop.Sign(ctx, c.cfg.ProofKey, p)
+	return signed, made, err
 }
 
 // terms are what is known of the proofs that a server takes.
@@ -78,25 +81,20 @@ type terms struct {
 	offset  time.Duration // of that against ours
 }
 
-// clock is what to add to our time, where usual is what is added for the
-// authorization server.
-func (t *terms) clock(usual time.Duration) time.Duration {
-	if t.dated {
-		return t.offset
-	}
-	return usual
-}
-
 // leastStep is how much a Date header has to differ to make a difference. It has whole
 // seconds.
 const leastStep = time.Second
 
-// heed takes up the clock by which the server refused a proof. If that was dated so
-// already, the header is not the clock's, and is not believed any more.
-func (t *terms) heed(offset, usual time.Duration) {
-	moved := (offset - t.clock(usual)).Abs() > leastStep
-	t.dated = moved && offset.Abs() <= mostOffset
-	t.offset = offset
+// heed takes up the clock by which the server refused a proof that was dated by
+// another. One that was dated so already may have been refused for something else; if it
+// was the last of its call, the header is not the clock's, and is not believed any more.
+func (t *terms) heed(offset, used time.Duration, final bool) {
+	switch {
+	case (offset - used).Abs() > leastStep:
+		t.dated, t.offset = offset.Abs() <= mostOffset, offset
+	case final && (t.offset-used).Abs() <= leastStep:
+		t.dated = false
+	}
 }
 
 // book has the terms of servers: of token endpoints by their URL, of resources by their
