@@ -117,8 +117,17 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.proxied.ServeHTTP(w, r)
 		return
 	}
-	a.lastRequest.Store(time.Now().UnixNano())
+	a.arrived(w)
 	a.router.ServeHTTP(w, r)
+}
+
+// arrived notes that a request has come. While the broker stops its connection ends with
+// the answer: one that is kept would end just as the next request comes over it.
+func (a *API) arrived(w http.ResponseWriter) {
+	a.lastRequest.Store(time.Now().UnixNano())
+	if a.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // SetHosts replaces Config.Hosts.
@@ -127,7 +136,8 @@ func (a *API) SetHosts(hosts []string) { a.hosts.Store(&hosts) }
 // SetJWKSMaxAge replaces Config.JWKSMaxAge.
 func (a *API) SetJWKSMaxAge(age time.Duration) { a.maxAge.Store(int64(age / time.Second)) }
 
-// Drain makes /readyz answer 503, so that no new work is sent here.
+// Drain makes /readyz answer 503, so that no new work is sent here, and ends kept
+// connections with their next answer.
 func (a *API) Drain() { a.draining.Store(true) }
 
 // Who returns the caller. Only this machine can reach a listener that asks for

@@ -15,7 +15,7 @@ import (
 func (a *API) Proxied(handler http.Handler) http.Handler {
 	guarded := a.recoverPanics(writeCallError)(a.guard(writeCallError)(a.limitCalls(handler)))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.lastRequest.Store(time.Now().UnixNano())
+		a.arrived(w)
 		guarded.ServeHTTP(&callWriter{ResponseWriter: w}, r)
 	})
 }

@@ -51,6 +51,11 @@ const (
 	// longer than noticeTime.
 	quietTime  = 500 * time.Millisecond
 	noticeTime = 2 * time.Second
+	// acceptTime is how long the server then has to take the connections that wait for
+	// it, when there come no more.
+	acceptTime = time.Second
+	// handshakeTime is how long a connection of the same machine may take to begin.
+	handshakeTime = 50 * time.Millisecond
 	// drainTime is how long requests in flight have then.
 	drainTime = 15 * time.Second
 )
@@ -92,7 +97,9 @@ func ListenAnywhere(ctx context.Context, address string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, socketPrefix); ok {
 		return listenSocket(ctx, path)
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // there are no filters for it: see turnAway
+	listener, err := config.Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = errTaken
 	}
@@ -163,20 +170,20 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 // finish, for a while, and returns nil. What goes on after that, as streams do, is cut
 // off.
 func Serve(ctx context.Context, listener net.Listener, a *API) error {
-	return a.serve(ctx, bounded(listener, maxConnections, 2), a)
+	return a.serve(ctx, listener, 2, a)
 }
 
 // ServeProxy is Serve for a listener of its own where handler makes calls for the
 // caller: see Proxied. The handler has to lift the server's time-outs, which are for
 // small requests and answers, while it streams.
 func ServeProxy(ctx context.Context, listener net.Listener, a *API, handler http.Handler) error {
-	return a.serve(ctx, bounded(listener, maxConnections, 8), a.Proxied(handler))
+	return a.serve(ctx, listener, 8, a.Proxied(handler))
 }
 
-func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
+func (a *API) serve(ctx context.Context, listener net.Listener, part uint64, handler http.Handler) error {
 	server := newServer(handler, a.log)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(bounded(listener, maxConnections, part)) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
@@ -184,6 +191,9 @@ func (a *API) serve(ctx context.Context, listener net.Listener, handler http.Han
 	}
 	a.Drain()
 	a.waitForQuiet()
+	turnAway(listener)
+	_ = listener.Close()
+	a.waitForQuiet() // Shutdown drops a request of which it has read but the header
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.drain)
 	defer cancel()
 	err := server.Shutdown(drain)

@@ -14,9 +14,6 @@ type answerBody struct {
 	resp   *http.Response
 	call   *call
 	unhook func() bool
-	buffer []byte // for begin. Nil: it was not called
-	begun  []byte // of buffer: what the caller does not have yet
-	err    error  // that came with it
 }
 
 func (c *call) answerBody(resp *http.Response) *answerBody {
@@ -29,33 +26,9 @@ func (c *call) answerBody(resp *http.Response) *answerBody {
 	return b
 }
 
-// begin waits for the first of the body, while the caller can still be told that there
-// is none. The error is that of RoundTrip.
-func (b *answerBody) begin() error {
-	b.buffer = b.call.proxy.buffers.Get()
-	n, err := b.read(b.buffer)
-	b.begun, b.err = b.buffer[:n], err
-	if n > 0 || errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
-}
-
-// Read reads what there is. When the answer breaks off, that ends the caller's
-// connection without a word.
+// Read logs when the answer breaks off. If the caller has something of it already, that
+// ends its connection without a word.
 func (b *answerBody) Read(p []byte) (int, error) {
-	if len(b.begun) == 0 && b.err == nil {
-		return b.read(p)
-	}
-	n := copy(p, b.begun)
-	if b.begun = b.begun[n:]; len(b.begun) > 0 {
-		return n, nil
-	}
-	return n, b.err
-}
-
-// read reads from the upstream, and logs when the answer breaks off.
-func (b *answerBody) read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 {
 		b.call.body.heard()
@@ -64,8 +37,8 @@ func (b *answerBody) read(p []byte) (int, error) {
 		return n, err
 	}
 	ctx := b.call.in.Context()
-	err = fault(ctx, b.call.target.Host, b.call.settings(), err)
-	if why, ok := errors.AsType[cause](err); ok {
+	b.call.broken = fault(ctx, b.call.target.Host, b.call.settings(), err)
+	if why, ok := errors.AsType[cause](b.call.broken); ok {
 		b.call.log().InfoContext(ctx, "an answer broke off", "err", why)
 	}
 	return n, err
@@ -73,10 +46,6 @@ func (b *answerBody) read(p []byte) (int, error) {
 
 // Close closes the body, and strips its trailer.
 func (b *answerBody) Close() error {
-	if b.buffer != nil {
-		b.call.proxy.buffers.Put(b.buffer)
-		b.buffer, b.begun = nil, nil
-	}
 	if b.unhook != nil {
 		b.unhook()
 	}

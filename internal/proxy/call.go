@@ -31,6 +31,7 @@ type call struct {
 	giveUp   func()  // ends the exchange, as the upstream takes nothing of the body
 	writer   *patientWriter
 	reverse  httputil.ReverseProxy
+	broken   error // why the answer broke off
 }
 
 // aim finds where the call goes, and refuses a path that could lead elsewhere.
@@ -100,15 +101,13 @@ func (c *call) modify(resp *http.Response) error {
 	c.rewriteURLs(resp.Header, "Link", rewriteLinks)
 	c.rewriteURLs(resp.Header, "Location", rewriteURL)
 	c.rewriteURLs(resp.Header, "Content-Location", rewriteURL)
-	answer := c.answerBody(resp)
-	resp.Body = answer
-	if resp.ContentLength < 0 || resp.ContentLength > bufferSize || !c.body.whole() {
-		return nil
+	resp.Body = c.answerBody(resp)
+	if resp.ContentLength >= 0 && resp.ContentLength <= bufferSize && c.body.whole() {
+		// The header can wait for the first of the body, as the caller has nothing more
+		// to send. To flush it alone would cost a tenth of the throughput.
+		c.reverse.FlushInterval, c.writer.missing = 0, resp.ContentLength
 	}
-	// The header can wait for the first of the body, as the caller has nothing more
-	// to send. To flush it alone would cost a tenth of the throughput.
-	c.reverse.FlushInterval, c.writer.missing = 0, resp.ContentLength
-	return answer.begin()
+	return nil
 }
 
 // rewriteURLs rewrites the URLs in a header's fields of a name. What could lead into

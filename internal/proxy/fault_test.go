@@ -281,8 +281,8 @@ func TestLogOfBrokenAnswers(t *testing.T) {
 	}
 }
 
-// Of a small answer that ends before its body the caller has seen nothing, and is told
-// so. One that ends later is the caller's as far as it came.
+// Of an answer that ends before its body the caller is told so while it has seen nothing of
+// it, as it has of a small one. One that ends later is the caller's as far as it came.
 func TestAnswerEndsEarly(t *testing.T) {
 	const header = "HTTP/1.1 201 Created\r\nX-Said: " + leaky + "\r\nContent-Length: 5\r\n\r\n"
 	r := &rig{tb: t, broker: &standIn{}, log: &lockedBuffer{}}
@@ -308,6 +308,25 @@ func TestAnswerEndsEarly(t *testing.T) {
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) || resp.StatusCode != http.StatusCreated || string(body) != "begu" {
 		t.Errorf("%s, %q, %v", resp.Status, body, err)
+	}
+
+	// The header of any other does not wait for the body, but may come no sooner.
+	for _, framing := range []string{"Content-Length: 100000", "Transfer-Encoding: chunked"} {
+		r := &rig{tb: t, broker: &standIn{}}
+		r.start(raw("HTTP/1.1 201 Created\r\n"+framing+"\r\n\r\n")(t), newTransport(t))
+		for range 50 {
+			resp, err := client(t).Do(request(t, "GET", r.url+"/api", nil))
+			if err != nil {
+				t.Fatalf("%s: %v", framing, err)
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			if begun := resp.StatusCode == http.StatusCreated; begun && !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Fatalf("%s: %q, %v", framing, body, err)
+			} else if !begun {
+				answer{resp, string(body)}.wantError(t, http.StatusBadGateway, "server_error")
+			}
+		}
 	}
 }
 

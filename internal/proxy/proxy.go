@@ -185,8 +185,23 @@ func (c *call) serve(w http.ResponseWriter) {
 		ErrorLog:       c.proxy.silent, // it would log what upstreams say
 	}
 	defer func() { c.body.end() }() // there is one only later
+	defer c.replace()
 	c.reverse.ServeHTTP(c.writer, c.in)
+	c.writer.begin()
 	c.writer.patience() // the server has yet to write the end of the answer
+}
+
+// replace answers an error in the place of an answer that broke off, if the caller has
+// nothing of that yet. ReverseProxy panics then, to end the connection.
+func (c *call) replace() {
+	switch p := recover(); {
+	case p == nil:
+	case c.broken != nil && c.writer.drop():
+		c.fail(c.writer, c.in, c.broken)
+		c.writer.begin()
+	default:
+		panic(p)
+	}
 }
 
 // fail answers an error.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type patientWriter struct {
 	// missing is how much of a small answer was not written yet, in bytes. 0: the
 	// answer is flushed by somebody else.
 	missing int64
+	status  int // of an answer that has not begun yet. 0: there is none
 }
 
 func newPatientWriter(w http.ResponseWriter, stalled time.Duration) *patientWriter {
@@ -31,9 +33,28 @@ func (w *patientWriter) patience() {
 	_ = w.control.SetWriteDeadline(time.Now().Add(w.stalled))
 }
 
-// WriteHeader begins the answer, with the header that the upstream gave it.
-func (w *patientWriter) WriteHeader(status int) {
-	header := w.Header()
+// WriteHeader sets the status of an answer. It begins with the first of its body, or when
+// it is flushed: an upstream can die before that.
+func (w *patientWriter) WriteHeader(status int) { w.status = status }
+
+// drop forgets an answer, and reports whether it had not begun. Of its header what this
+// proxy wants of the connection stays.
+func (w *patientWriter) drop() bool {
+	if w.status == 0 {
+		return false
+	}
+	w.status, w.missing = 0, 0
+	maps.DeleteFunc(w.Header(), func(name string, _ []string) bool { return name != "Connection" })
+	return true
+}
+
+// begin begins the answer, with the header that the upstream gave it.
+func (w *patientWriter) begin() {
+	if w.status == 0 {
+		return
+	}
+	header, status := w.Header(), w.status
+	w.status = 0
 	if header["Content-Type"] == nil {
 		header["Content-Type"] = nil // the server would make one up from the body
 	}
@@ -49,6 +70,7 @@ func (w *patientWriter) WriteHeader(status int) {
 // Write writes p. A small answer that is whole is left to the server to send in one
 // piece; a part of one goes at once.
 func (w *patientWriter) Write(p []byte) (int, error) {
+	w.begin()
 	w.patience()
 	n, err := w.ResponseWriter.Write(p)
 	if w.missing > 0 {
@@ -57,6 +79,12 @@ func (w *patientWriter) Write(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// FlushError sends what there is, if only the header.
+func (w *patientWriter) FlushError() error {
+	w.begin()
+	return w.control.Flush()
 }
 
 // Unwrap is for http.ResponseController.

@@ -1,0 +1,46 @@
+package httpapi
+
+import (
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// noSYN is a filter, over a TCP header, that takes all packets but those that would begin
+// a connection.
+var noSYN = [...]unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},         // the flags (RFC 9293 section 3.1)
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 2, Jf: 1}, // SYN
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
+}
+
+// turnAway lets no further connection begin on a TCP listener, and returns when the
+// server has taken those that have: to close the listener alone would reset them, when
+// their clients may have sent a request already. The others begin once more a second later
+// (RFC 6298), when nobody listens.
+func turnAway(listener net.Listener) {
+	tcp, ok := listener.(*net.TCPListener)
+	if !ok {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	filter := noSYN
+	_ = raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	})
+	last := time.Now()
+	for end := last.Add(acceptTime); err == nil && time.Now().Before(end) && time.Since(last) < handshakeTime; <-time.After(time.Millisecond) {
+		_ = raw.Control(func(fd uintptr) {
+			var info *unix.TCPInfo
+			info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err == nil && info.Unacked > 0 { // of a listener: how many wait to be accepted
+				last = time.Now()
+			}
+		})
+	}
+}

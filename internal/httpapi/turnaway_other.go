@@ -1,0 +1,8 @@
+//go:build !linux
+
+package httpapi
+
+import "net"
+
+// turnAway lets no further connection begin on a listener, where that can be done.
+func turnAway(net.Listener) {}
