@@ -1,10 +1,13 @@
 package cli_test
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -224,4 +227,47 @@ func TestProxyDrains(t *testing.T) {
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 || strings.Contains(p.logs.String(), "not served any more") {
 		t.Errorf("exit code %d: %s", code, p.logs)
 	}
+}
+
+// Load that goes on while the broker stops finds nobody there in the end: every request
+// that was sent is answered, on the API and on a listener of its own.
+func TestStopUnderLoad(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("connections that wait to be accepted are lost where no filter keeps others from coming")
+	}
+	p := startProxying(t, bearerApp(), "")
+	p.wantUsers(t, 1)
+	var callers sync.WaitGroup
+	var answered atomic.Int64
+	call := func(address, path string) {
+		dialer := &net.Dialer{Timeout: 10 * time.Second}
+		gone := false
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			gone = gone || err != nil
+			return conn, err
+		}}}
+		for {
+			// A POST is repeated by nobody.
+			resp, err := client.Post("http://"+address+path, "application/json", strings.NewReader("{}"))
+			if err != nil {
+				if !gone {
+					t.Errorf("%s, after %d answers: %v", address, answered.Load(), err)
+				}
+				return
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+			answered.Add(1)
+		}
+	}
+	for range 8 {
+		callers.Go(func() { call(strings.TrimPrefix(p.url, "http://"), "/healthz") })
+		callers.Go(func() { call(p.listener(t), "/api/v1/users") })
+	}
+	eventually(t, p.logs, func() bool { return answered.Load() > 200 })
+	if code := p.stop(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d: %s", code, p.logs)
+	}
+	callers.Wait()
 }

@@ -173,7 +173,7 @@ func (s *service) serveBeside(serving, watching context.Context, listeners liste
 		serve("public keys", l, func() error { return httpapi.ServeJWKS(watching, l, s.api) })
 	}
 	for _, l := range listeners.proxies {
-		serve("calls", l, func() error { return httpapi.ServeProxy(serving, l, s.api, s.calls.For(l.client)) }, "client", l.client)
+		serve("calls", l, func() error { return httpapi.ServeProxy(serving, l.Listener, s.api, s.calls.For(l.client)) }, "client", l.client)
 	}
 }
 

@@ -55,7 +55,7 @@ const (
 	// it, when there come no more.
 	acceptTime = time.Second
 	// handshakeTime is how long a connection of the same machine may take to begin.
-	handshakeTime = 50 * time.Millisecond
+	handshakeTime = 100 * time.Millisecond
 	// drainTime is how long requests in flight have then.
 	drainTime = 15 * time.Second
 )
