@@ -60,6 +60,9 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	discard(resp)
+	if req.Body != nil && resp.ProtoMajor == 1 {
+		e.onNewConnection()
+	}
 	e.credentials = next
 	e.call.Nonce = cmp.Or(answer.Nonce, e.call.Nonce) // also if net/http repeats it
 	if resp, err = e.send(req); err != nil {
@@ -73,6 +76,18 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// onNewConnection has what is sent next go over a connection of its own. A resource that
+// refused a request before it read the body may close the kept one at any moment, though it
+// did not say so (RFC 9112 section 9.6 asks it to), and what was lost with it nobody could
+// send a third time.
+func (e *exchange) onNewConnection() {
+	if kept, ok := e.transport.(*http.Transport); ok {
+		single := kept.Clone()
+		single.DisableKeepAlives = true
+		e.transport = single
+	}
+}
+
 // tell tells the broker of the last answer.
 func (e *exchange) tell(ctx context.Context, answer broker.Answer) {
 	answer.Final = true
@@ -83,10 +98,7 @@ func (e *exchange) tell(ctx context.Context, answer broker.Answer) {
 func (e *exchange) send(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	e.carry(req.Header)
-	if e.credentials.Proof != "" {
-		req = req.WithContext(e.withFreshProofs(ctx, req.Header))
-	}
-	resp, err := e.transport.RoundTrip(req)
+	resp, err := e.transport.RoundTrip(req.WithContext(e.traced(ctx, req.Header)))
 	if err == nil && (resp.StatusCode < 200 || resp.StatusCode > 599) { // an upgrade that nobody asked for, or no status at all
 		_ = resp.Body.Close()
 		err = errStatus
@@ -106,18 +118,22 @@ func (e *exchange) carry(header http.Header) {
 	}
 }
 
-// withFreshProofs has a request carry another proof when net/http repeats it by
-// itself, as it does on a kept connection that breaks before there is an answer, if
-// the method or the caller's Idempotency-Key allows it. A resource may take a proof
-// but once (RFC 9449 section 11.1), and may have seen the one that got no answer.
+// traced has a connection know that a request begins, and the request carry another
+// proof when net/http repeats it by itself, as it does on a kept connection that breaks
+// before there is an answer, if the method or the caller's Idempotency-Key allows it. A
+// resource may take a proof but once (RFC 9449 section 11.1), and may have seen the one that
+// got no answer.
 //
 // The transport tells of each connection before it writes to it, and when it is done
 // with the one before, so the header is nobody else's then. If there are no other
 // credentials, the same go out again.
-func (e *exchange) withFreshProofs(ctx context.Context, header http.Header) context.Context {
+func (e *exchange) traced(ctx context.Context, header http.Header) context.Context {
 	repeated := false
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		if repeated {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		if conn := tellingOf(got.Conn); conn != nil {
+			conn.begun.Store(false)
+		}
+		if repeated && e.credentials.Proof != "" {
 			if fresh, err := e.broker.Authorize(ctx, e.who, e.call); err == nil {
 				e.credentials = fresh
 				e.carry(header)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"okta-token-broker/internal/oauth"
@@ -78,6 +80,22 @@ type telling struct {
 	net.Conn
 	closed atomic.Bool
 	user   atomic.Pointer[attempt]
+	begun  atomic.Bool // something of the request that it carries was written
+}
+
+// Write hides that the upstream takes no more of a request that it has the beginning of.
+// It may have answered, and the transport would give the answer up for the error (RFC 9112
+// section 9.5 has a client look out for one). If it has not, there is nothing to read either.
+func (t *telling) Write(p []byte) (int, error) {
+	n, err := t.Conn.Write(p)
+	if err == nil {
+		t.begun.Store(true)
+		return n, nil
+	}
+	if t.begun.Load() && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+		return len(p), nil
+	}
+	return n, err
 }
 
 // Close closes the connection, and tells so when nothing can be sent any more.
