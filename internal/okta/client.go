@@ -1,6 +1,7 @@
 package okta
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"sync"
@@ -88,8 +89,8 @@ type variant struct {
 	key *keys.Key
 	// proving asks for a DPoP proof also where it is not known that one is needed.
 	proving bool
-	// nonce is what the answer to the one before brought. Another exchange may have
-	// used up a newer one. Empty: the newest.
+	// nonce is the last that an answer brought in this exchange. Another exchange may
+	// have used up a newer one. Empty: the newest.
 	nonce string
 }
 
@@ -131,7 +132,7 @@ func (c *Client) correct(ctx context.Context, candidates []*keys.Key, attempt at
 		if fail == nil {
 			return nil
 		}
-		fail.late, nonce = posts > 1, fail.nonce
+		fail.late, nonce = posts > 1, cmp.Or(fail.nonce, nonce)
 		fix := giveUp
 		if posts < maxPosts {
 			fix = done.choose(fail, len(candidates) > 1, c.cfg.DPoP != DPoPOff && fail.endpoint == server.endpoints.Token)

@@ -32,7 +32,7 @@ const (
 const maxWaits = 2
 
 // corrections remembers what an exchange has tried: each at most once, server
-// errors twice.
+// errors twice, and a nonce again after another correction.
 type corrections struct {
 	tried map[correction]bool
 	waits int
@@ -48,6 +48,9 @@ func (done *corrections) choose(f *failure, hasOther, mayProve bool) correction 
 	}
 	if done.tried == nil {
 		done.tried = map[correction]bool{}
+	}
+	if fix != useNonce {
+		delete(done.tried, useNonce) // there are servers that take each once, and it was sent
 	}
 	done.tried[fix] = true
 	if fix == waitAndRetry {

@@ -67,6 +67,7 @@ func TestDPoPElsewhere(t *testing.T) {
 		{"invalid_grant for ever", DPoPAuto, []scriptedReply{refused(400, "invalid_grant", "")}, "", "-pp", "-pp", "refuses the client credentials grant"},
 		{"invalid_grant, then a Bearer token", DPoPAuto, []scriptedReply{refused(400, "invalid_grant", ""), token}, "Bearer", "-p", "-", ""},
 		// Keycloak.
+		{"under a code for resources", DPoPAuto, []scriptedReply{refused(401, "invalid_token", "DPoP proof required"), token}, "DPoP", "-p", "p", ""},
 		{"Keycloak", DPoPAuto, []scriptedReply{refused(400, "invalid_request", "DPoP proof is missing"), token}, "DPoP", "-p", "p", ""},
 		{"Keycloak, lower case", DPoPAuto, []scriptedReply{refused(400, "invalid_request", "DPoP proof is missing"), token}, "dpop", "-p", "p", ""},
 		{"Keycloak, off", DPoPOff, []scriptedReply{refused(400, "invalid_request", "DPoP proof is missing")}, "", "-", "", "clients.billing.dpop is off"},

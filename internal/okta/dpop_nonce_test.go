@@ -118,6 +118,39 @@ func TestNoncesEnd(t *testing.T) {
 	})
 }
 
+// A nonce outlives what goes wrong after it came, and one that was used up by that is
+// followed by another.
+func TestNonceAndServerErrors(t *testing.T) {
+	for _, once := range []bool{false, true} { // the server takes each
+		for _, breaks := range []bool{false, true} { // or is down for a moment
+			synctest.Test(t, func(t *testing.T) {
+				made, used := 0, map[string]bool{}
+				w := proving(t, DPoPRequired, func(n int, p post) *http.Response {
+					nonce := p.nonce(t)
+					good := nonce != "" && !used[nonce]
+					used[nonce] = once
+					switch {
+					case n == 2 && breaks:
+						return nil
+					case n == 2:
+						return answer(503, "")
+					case !good:
+						made++
+						return answer(400, refusing("use_dpop_nonce", noNonce), "DPoP-Nonce", "n"+strconv.Itoa(made))
+					}
+					return boundTo()
+				})
+				w.works(t)
+				if once {
+					w.wantProofs(t, "pnnn")
+				} else {
+					w.wantProofs(t, "pnn")
+				}
+			})
+		}
+	}
+}
+
 // What is no nonce is not taken for one, and what is one is taken in any spelling of
 // the header's name.
 func TestNonceHeaders(t *testing.T) {

@@ -1,6 +1,7 @@
 package okta
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -40,7 +41,11 @@ func proving(t testing.TB, dpop DPoP, script func(n int, p post) *http.Response,
 	var w *world
 	w = newClient(t, roundTripper(func(*http.Request) (*http.Response, error) {
 		sent := w.wire.sent()
-		return script(len(sent), sent[len(sent)-1]), nil
+		resp := script(len(sent), sent[len(sent)-1])
+		if resp == nil { // the connection breaks
+			return nil, io.EOF
+		}
+		return resp, nil
 	}), append(changes, setTo(t, dpop))...)
 	return w
 }

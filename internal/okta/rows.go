@@ -173,9 +173,9 @@ func otherRows() []row {
 		{0, "invalid_dpop_proof", "", newProof, oauth.Refused, oauth.ReachClient, invalidProofAdvice},
 		// The next one may do: so this is not remembered as a refusal of the client.
 		{0, "use_dpop_nonce", "", useNonce, oauth.BadAnswer, oauth.ReachScopes, nonceAdvice},
-		// Keycloak's words, under a code that says nothing.
-		{0, "invalid_request", "DPoP proof is missing", useProof, oauth.Refused, oauth.ReachClient, lostAdvice},
-		{0, "invalid_request", "DPoP proof required", useProof, oauth.Refused, oauth.ReachClient, lostAdvice},
+		// Keycloak's words, and others', under codes that say nothing.
+		{0, "", "DPoP proof is missing", useProof, oauth.Refused, oauth.ReachClient, lostAdvice},
+		{0, "", "DPoP proof required", useProof, oauth.Refused, oauth.ReachClient, lostAdvice},
 		{0, "invalid_request", "DPoP HTTP URL", decodePath, oauth.Refused, oauth.ReachClient, htuAdvice},
 		{0, "invalid_request", "DPoP", newProof, oauth.Refused, oauth.ReachClient, invalidProofAdvice},
 		// This grant has nothing else that could be invalid (RFC 6749 section 5.2), and
