@@ -33,10 +33,10 @@ func newCurl(opts *options) *cobra.Command {
 		Use:   "curl URL...",
 		Short: "Call an API with the client's token, and a DPoP proof where it takes one",
 		Long: `Calls URLs with the client's access token, and with a DPoP proof where the token is
-bound to a key, without a running broker. -X, -H, -d, -i, -f and -s mean what they mean
-in curl. A URL must be at the client's org, outside /oauth2/, or below one of its
-resources. One that begins with a slash is at the org, or, with /~NAME/, at that
-resource. Redirects are not followed.`,
+bound to a key, without a running broker. -X, -H, -d and -i mean what they mean in curl;
+-f does, but for the exit code, which is 1. A URL must be at the client's org, outside
+/oauth2/, or below one of its resources. One that begins with a slash is at the org, or,
+with /~NAME/, at that resource. Redirects are not followed.`,
 		Example: `  okta-token-broker curl '/api/v1/users?limit=2'
   okta-token-broker curl -i https://acme.okta.com/api/v1/users
   okta-token-broker curl --client admin -H 'Content-Type: application/json' -d @user.json /api/v1/users
@@ -90,11 +90,11 @@ func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) err
 			return err
 		}
 	}
-	roots, _, err := rootsOf(cfg.Clients[client.Name])
+	roots, err := rootsOf(cfg.Clients[client.Name])
 	if err != nil {
 		return err
 	}
-	transport := proxy.NewTransport(roots)
+	transport := proxy.NewTransport(roots.pool)
 	defer transport.CloseIdleConnections()
 	defer storeProof(cmd.Context(), world, client) // a token may be had though the call failed
 
@@ -102,7 +102,7 @@ func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) err
 	var failed []error // one does not keep the others from being called
 	for i, url := range resolved {
 		c.request = broker.CallRequest{Client: client.Name, Scope: scopeFlag(flags.scope), Method: curlMethod(flags), URL: url}
-		if err := c.print(cmd, flags); err != nil {
+		if err := c.run(cmd, flags); err != nil {
 			failed = append(failed, fmt.Errorf("calling %s: %w", urls[i], err))
 		}
 	}
@@ -112,6 +112,9 @@ func curl(cmd *cobra.Command, opts *options, flags curlFlags, urls []string) err
 // curlURL returns the URL that a word means: as in the proxy's paths, one that begins
 // with a slash is at the client's org, or at one of its resources.
 func curlURL(b *broker.Broker, client, word string) (string, error) {
+	if strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", usagef("a URL has no spaces and no letters but those of ASCII: percent-encode them, a space as %%20")
+	}
 	if !strings.HasPrefix(word, "/") {
 		return word, nil
 	}
@@ -132,9 +135,9 @@ type curlCall struct {
 	transport *http.Transport
 }
 
-// print makes the call and prints the answer.
-func (c *curlCall) print(cmd *cobra.Command, flags curlFlags) error {
-	resp, err := c.make(cmd.Context())
+// run makes the call and prints the answer.
+func (c *curlCall) run(cmd *cobra.Command, flags curlFlags) error {
+	resp, err := c.send(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -155,13 +158,13 @@ func (c *curlCall) print(cmd *cobra.Command, flags curlFlags) error {
 		return fmt.Errorf("the answer's status is %d", resp.StatusCode)
 	}
 	if _, err := io.Copy(out, resp.Body); err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+		return fmt.Errorf("passing the answer on: %w", err)
 	}
 	return nil
 }
 
-// make sends the request, and once more if other credentials may help.
-func (c *curlCall) make(ctx context.Context) (*http.Response, error) {
+// send sends the request, and once more if other credentials may help.
+func (c *curlCall) send(ctx context.Context) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, c.request.Method, c.request.URL, bytes.NewReader(c.body))
 	if err != nil {
 		return nil, errors.New("the method or the URL is malformed")

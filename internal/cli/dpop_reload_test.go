@@ -202,3 +202,21 @@ func TestStoppingWhileAReloadWaits(t *testing.T) {
 		t.Errorf("the end is called a fault: %s", log)
 	}
 }
+
+// What the server has asked of an app once is known when other settings of the client
+// change.
+func TestProofsAreRememberedOverReloads(t *testing.T) {
+	p := startProxying(t, dpopApp(), "")
+	p.wantUsers(t, 1)
+	refused := p.okta.Counters().Refused["invalid_dpop_proof"]
+	if refused == 0 {
+		t.Fatal("the server has not asked for proofs")
+	}
+	issued := p.okta.Counters().TokensIssued
+	p.configure(t, ", assertion_lifetime: 4m")
+	p.hangUp(t)
+	p.wantUsers(t, 1)
+	if n := p.okta.Counters(); n.Refused["invalid_dpop_proof"] != refused || n.TokensIssued == issued {
+		t.Errorf("%d requests without a proof, %d tokens", n.Refused["invalid_dpop_proof"]-refused, n.TokensIssued-issued)
+	}
+}

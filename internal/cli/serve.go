@@ -138,9 +138,7 @@ func newService(ctx context.Context, cfg config.Config, log *slog.Logger) (*serv
 		return nil, nil, err
 	}
 	s.upstreams = &upstreams{}
-	if s.upstreams.inUse, err = s.upstreams.routes(cfg, world); err != nil {
-		return nil, nil, err
-	}
+	s.upstreams.inUse = s.upstreams.routes(s.builder.clients)
 	logPolicy(cfg, log)
 	s.broker = broker.New(broker.Config{World: world, MaxTokens: cfg.MaxTokens, Log: log})
 	s.upstreams.broker = s.broker
@@ -210,10 +208,7 @@ func (s *service) swap(reading, watching context.Context, cfg config.Config) err
 	if err != nil {
 		return err
 	}
-	routes, err := s.upstreams.routes(cfg, world)
-	if err != nil {
-		return err
-	}
+	routes := s.upstreams.routes(s.builder.clients)
 	s.clients = cfg.Clients
 	if !maps.Equal(s.cfg.ProxyListen, cfg.ProxyListen) {
 		s.log.Warn("a changed setting needs a restart", "setting", "proxy_listen")

@@ -8,7 +8,6 @@ import (
 
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/caller"
-	"okta-token-broker/internal/config"
 	"okta-token-broker/internal/proxy"
 )
 
@@ -38,25 +37,22 @@ func (u *upstreams) Upstream(who caller.Caller, client, resource string) (*proxy
 	return u.inUse.by[target], nil
 }
 
-// routes returns those of a configuration, which has been checked, and its world.
-// Connections of the one in use stay. Nothing is put in force.
-func (u *upstreams) routes(cfg config.Config, world *broker.World) (routes, error) {
+// routes returns those of clients. Connections of the ones in use stay. Nothing is put
+// in force.
+func (u *upstreams) routes(clients map[string]builtClient) routes {
 	next := routes{by: map[broker.Target]*proxy.Upstream{}, transports: map[string]*http.Transport{}}
-	for name, client := range world.Clients {
-		roots, pem, err := rootsOf(cfg.Clients[name])
-		if err != nil {
-			return routes{}, err
-		}
-		transport := cmp.Or(next.transports[pem], u.inUse.transports[pem])
+	for name, built := range clients {
+		roots := built.roots
+		transport := cmp.Or(next.transports[roots.pem], u.inUse.transports[roots.pem])
 		if transport == nil {
-			transport = proxy.NewTransport(roots)
+			transport = proxy.NewTransport(roots.pool)
 		}
-		next.transports[pem] = transport
-		for _, target := range client.Targets() {
+		next.transports[roots.pem] = transport
+		for _, target := range built.client.Targets() {
 			next.by[target] = &proxy.Upstream{Client: name, Base: mustParse(target.URL), Org: target.Org, Transport: transport}
 		}
 	}
-	return next, nil
+	return next
 }
 
 // swap puts routes in force, and with them the world whose they are.

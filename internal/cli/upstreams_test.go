@@ -27,14 +27,8 @@ func TestUpstreamsOfAChangingConfiguration(t *testing.T) {
 	defer b.Close()
 	u := &upstreams{broker: b}
 	take := func(moving string) {
-		world := &broker.World{Clients: map[string]*broker.Client{
-			"default": {Name: "default", Org: org, OktaOrigin: org, Resources: map[string]string{"users": below, "moving": moving}},
-		}}
-		next, err := u.routes(config.Config{}, world)
-		if err != nil {
-			t.Fatal(err)
-		}
-		u.swap(next, world)
+		client := &broker.Client{Name: "default", Org: org, OktaOrigin: org, Resources: map[string]string{"users": below, "moving": moving}}
+		u.swap(u.routes(map[string]builtClient{"default": {client: client}}), &broker.World{Clients: map[string]*broker.Client{"default": client}})
 	}
 	take("https://r.test")
 	transport := u.inUse.transports[""]
@@ -113,13 +107,12 @@ func TestUpstreamOfAnAuthority(t *testing.T) {
 	if err := os.WriteFile(file, ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	next, err := (&upstreams{}).routes(
-		config.Config{Clients: map[string]config.Client{"default": {CAFile: file}}},
-		&broker.World{Clients: map[string]*broker.Client{"default": {Name: "default", Resources: map[string]string{"api": server.URL}}}},
-	)
+	roots, err := rootsOf(config.Client{CAFile: file})
 	if err != nil {
 		t.Fatal(err)
 	}
+	client := &broker.Client{Name: "default", Resources: map[string]string{"api": server.URL}}
+	next := (&upstreams{}).routes(map[string]builtClient{"default": {client: client, roots: roots}})
 	reach(t, next.by[broker.Target{Client: "default", URL: server.URL}].Transport, server.URL)
 }
 

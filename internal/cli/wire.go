@@ -42,6 +42,7 @@ type builtClient struct {
 	cfg    config.Client
 	ring   *keys.Ring
 	server *okta.Server
+	roots  roots
 	okta   *okta.Client
 	client *broker.Client
 	proof  proofKey
@@ -100,15 +101,17 @@ func (b *builder) ring(ctx context.Context, cfg config.Config, name string) (*ke
 }
 
 func (b *builder) client(ctx context.Context, name string, cfg config.Client, rotator bool, ring *keys.Ring, servers map[serverID]*okta.Server) (builtClient, error) {
-	server, err := b.server(cfg, servers)
+	roots, err := rootsOf(cfg)
 	if err != nil {
 		return builtClient{}, fmt.Errorf("client %s: %w", name, err)
 	}
+	server := b.server(cfg, roots, servers)
 	proof, err := b.proofKey(ctx, name, cfg)
 	if err != nil {
 		return builtClient{}, err
 	}
-	if old, ok := b.clients[name]; ok && old.cfg.Like(cfg) && old.ring == ring && old.server == server && old.client.Rotator == rotator && old.proof.key == proof.key {
+	old, ok := b.clients[name]
+	if ok && old.cfg.Like(cfg) && old.ring == ring && old.server == server && old.client.Rotator == rotator && old.proof.key == proof.key {
 		old.proof = proof
 		return old, nil
 	}
@@ -116,7 +119,7 @@ func (b *builder) client(ctx context.Context, name string, cfg config.Client, ro
 	if err != nil {
 		return builtClient{}, fmt.Errorf("client %s: %w", name, err)
 	}
-	built := builtClient{cfg: cfg, ring: ring, server: server, proof: proof}
+	built := builtClient{cfg: cfg, ring: ring, server: server, roots: roots, proof: proof}
 	built.okta = okta.NewClient(okta.ClientConfig{
 		Name:              name,
 		ID:                cfg.ClientID,
@@ -127,6 +130,7 @@ func (b *builder) client(ctx context.Context, name string, cfg config.Client, ro
 		AssertionLifetime: cfg.AssertionLifetime,
 		DPoP:              okta.DPoP(cfg.DPoP),
 		ProofKey:          proof.key,
+		AsksForProofs:     old.isApp(cfg) && old.okta.AsksForProofs(),
 	})
 	built.client = &broker.Client{
 		Name:      name,
@@ -151,19 +155,20 @@ func (b *builder) client(ctx context.Context, name string, cfg config.Client, ro
 	return built, nil
 }
 
+// isApp reports whether a client is one application with that of a configuration.
+func (c builtClient) isApp(cfg config.Client) bool {
+	return c.okta != nil && c.cfg.ClientID == cfg.ClientID && c.cfg.Issuer == cfg.Issuer && c.cfg.TokenEndpoint == cfg.TokenEndpoint
+}
+
 // serverID tells which clients share what a server taught.
 type serverID struct{ issuer, tokenEndpoint, roots string }
 
-func (b *builder) server(cfg config.Client, servers map[serverID]*okta.Server) (*okta.Server, error) {
-	roots, pem, err := rootsOf(cfg)
-	if err != nil {
-		return nil, err
-	}
-	id := serverID{issuer: cfg.Issuer, tokenEndpoint: cfg.TokenEndpoint, roots: pem}
+func (b *builder) server(cfg config.Client, roots roots, servers map[serverID]*okta.Server) *okta.Server {
+	id := serverID{issuer: cfg.Issuer, tokenEndpoint: cfg.TokenEndpoint, roots: roots.pem}
 	for _, known := range []map[serverID]*okta.Server{servers, b.servers} {
 		if server := known[id]; server != nil {
 			servers[id] = server
-			return server, nil
+			return server
 		}
 	}
 	var before *okta.Server // of the issuer, reached otherwise
@@ -175,26 +180,31 @@ func (b *builder) server(cfg config.Client, servers map[serverID]*okta.Server) (
 		}
 	}
 	servers[id] = okta.NewServer(okta.ServerConfig{
-		Issuer: cfg.Issuer, TokenEndpoint: cfg.TokenEndpoint, RootCAs: roots, Like: before, Metrics: b.metrics, Log: b.log,
+		Issuer: cfg.Issuer, TokenEndpoint: cfg.TokenEndpoint, RootCAs: roots.pool, Like: before, Metrics: b.metrics, Log: b.log,
 	})
-	return servers[id], nil
+	return servers[id]
 }
 
-// rootsOf reads the certificates that verify a client's servers, and says what they
-// were read from. Nil: the system's do.
-func rootsOf(cfg config.Client) (roots *x509.CertPool, pem string, err error) {
+// roots are the certificates that verify a client's servers. The zero roots are the
+// system's.
+type roots struct {
+	pool *x509.CertPool
+	pem  string // that they were read from
+}
+
+func rootsOf(cfg config.Client) (roots, error) {
 	if cfg.CAFile == "" {
-		return nil, "", nil
+		return roots{}, nil
 	}
 	text, err := os.ReadFile(cfg.CAFile)
 	if err != nil {
-		return nil, "", fmt.Errorf("reading ca_file: %w", err)
+		return roots{}, fmt.Errorf("reading ca_file: %w", err)
 	}
-	roots = x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, "", fmt.Errorf("ca_file %s holds no PEM certificate", cfg.CAFile)
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return roots{}, fmt.Errorf("ca_file %s holds no PEM certificate", cfg.CAFile)
 	}
-	return roots, string(text), nil
+	return roots{pool, string(text)}, nil
 }
 
 // assemble is for commands that need no running broker. Close the broker.

@@ -42,6 +42,8 @@ type ClientConfig struct {
 	// ProofKey signs DPoP proofs. It is another than those of the ring, so that no
 	// rotation makes tokens useless. It is needed unless DPoP is off.
 	ProofKey *keys.Key
+	// AsksForProofs says that the server has asked for proofs before.
+	AsksForProofs bool
 	// AssertionLifetime is how far ahead exp lies. 0: 5 minutes.
 	AssertionLifetime time.Duration
 }
@@ -65,7 +67,9 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.DPoP == "" {
 		cfg.DPoP = DPoPOff
 	}
-	return &Client{cfg: cfg, refused: map[string]bool{}}
+	c := &Client{cfg: cfg, refused: map[string]bool{}}
+	c.bound.Store(cfg.AsksForProofs)
+	return c
 }
 
 // do sends what attempt sends, each time with a fresh assertion. It signs with

@@ -33,6 +33,10 @@ func (c *Client) proves(with variant) bool {
 	return c.cfg.DPoP == DPoPRequired || c.cfg.DPoP == DPoPAuto && (with.proving || c.bound.Load())
 }
 
+// AsksForProofs reports whether the server has asked the client for a proof, or bound a
+// token to its key. It is what DPoPAuto learns.
+func (c *Client) AsksForProofs() bool { return c.bound.Load() }
+
 // Proof makes a DPoP proof for a call with a token of the client. It sets key and
 // time, where there is no nonce the newest that is known of the server, and Decoded
 // as the server wants it. It fails as dpop.Sign does.
