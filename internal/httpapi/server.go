@@ -54,8 +54,6 @@ const (
 	// acceptTime is how long the server then has to take the connections that wait for
 	// it, when there come no more.
 	acceptTime = time.Second
-	// handshakeTime is how long a connection of the same machine may take to begin.
-	handshakeTime = 100 * time.Millisecond
 	// drainTime is how long requests in flight have then.
 	drainTime = 15 * time.Second
 )
@@ -183,7 +181,8 @@ func ServeProxy(ctx context.Context, listener net.Listener, a *API, handler http
 func (a *API) serve(ctx context.Context, listener net.Listener, part uint64, handler http.Handler) error {
 	server := newServer(handler, a.log)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(bounded(listener, maxConnections, part)) }()
+	open := bounded(listener, maxConnections, part)
+	go func() { served <- server.Serve(open) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
@@ -191,8 +190,9 @@ func (a *API) serve(ctx context.Context, listener net.Listener, part uint64, han
 	}
 	a.Drain()
 	a.waitForQuiet()
-	turnAway(listener)
-	_ = listener.Close()
+	turnAway(listener, a.quiet/5)
+	_ = open.Close()
+	<-served
 	a.waitForQuiet() // Shutdown drops a request of which it has read but the header
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.drain)
 	defer cancel()

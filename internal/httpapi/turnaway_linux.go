@@ -17,10 +17,10 @@ var noSYN = [...]unix.SockFilter{
 }
 
 // turnAway lets no further connection begin on a TCP listener, and returns when the
-// server has taken those that have: to close the listener alone would reset them, when
-// their clients may have sent a request already. The others begin once more a second later
-// (RFC 6298), when nobody listens.
-func turnAway(listener net.Listener) {
+// server has taken those that have, and there was none for a while: to close the listener
+// alone would reset them, when their clients may have sent a request already. The others
+// begin once more a second later (RFC 6298), when nobody listens.
+func turnAway(listener net.Listener, quiet time.Duration) {
 	tcp, ok := listener.(*net.TCPListener)
 	if !ok {
 		return
@@ -33,8 +33,8 @@ func turnAway(listener net.Listener) {
 	_ = raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 	})
-	last := time.Now()
-	for end := last.Add(acceptTime); err == nil && time.Now().Before(end) && time.Since(last) < handshakeTime; <-time.After(time.Millisecond) {
+	start := time.Now()
+	for last := start; err == nil && time.Since(last) < quiet && time.Since(start) < acceptTime; <-time.After(time.Millisecond) {
 		_ = raw.Control(func(fd uintptr) {
 			var info *unix.TCPInfo
 			info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)

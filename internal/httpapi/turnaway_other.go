@@ -2,7 +2,10 @@
 
 package httpapi
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // turnAway lets no further connection begin on a listener, where that can be done.
-func turnAway(net.Listener) {}
+func turnAway(net.Listener, time.Duration) {}
