@@ -192,7 +192,9 @@ func (a *API) serve(ctx context.Context, listener net.Listener, part uint64, han
 	a.waitForQuiet()
 	turnAway(listener, a.quiet/5)
 	_ = open.Close()
-	<-served
+	if err := <-served; !errors.Is(err, net.ErrClosed) {
+		a.log.Warn("the listener ended by itself", "listen", listener.Addr().String(), "err", err)
+	}
 	a.waitForQuiet() // Shutdown drops a request of which it has read but the header
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.drain)
 	defer cancel()

@@ -7,15 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSYN is a filter, over a TCP header, that takes all packets but those that would begin
-// a connection.
-var noSYN = [...]unix.SockFilter{
-	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},         // the flags (RFC 9293 section 3.1)
-	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 2, Jf: 1}, // SYN
-	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-	{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
-}
-
 // turnAway lets no further connection begin on a TCP listener, and returns when the
 // server has taken those that have, and there was none for a while: to close the listener
 // alone would reset them, when their clients may have sent a request already. The others
@@ -29,9 +20,14 @@ func turnAway(listener net.Listener, quiet time.Duration) {
 	if err != nil {
 		return
 	}
-	filter := noSYN
+	noSYN := [...]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},         // the flags of the TCP header (RFC 9293 section 3.1)
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 2, Jf: 1}, // SYN is not taken
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
+	}
 	_ = raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(noSYN)), Filter: &noSYN[0]})
 	})
 	start := time.Now()
 	for last := start; err == nil && time.Since(last) < quiet && time.Since(start) < acceptTime; <-time.After(time.Millisecond) {
