@@ -51,7 +51,7 @@ type AppKeys struct {
 
 // NewAppKeys makes AppKeys. It sends nothing.
 func NewAppKeys(cfg AppKeysConfig) *AppKeys {
-	org := orgOf(cfg.Rotator.cfg.Server.issuer)
+	org := originOf(cfg.Rotator.cfg.Server.issuer)
 	return &AppKeys{cfg: cfg, org: org, url: keysURL(org, cfg.AppID), turn: make(chan struct{}, 1)}
 }
 

@@ -43,12 +43,12 @@ func EndpointsOf(issuer, tokenEndpoint string) Endpoints {
 	}
 }
 
-// orgOf returns the org authorization server that an issuer belongs to: the
-// issuer without the path of a custom one.
-func orgOf(issuer string) string {
-	u, err := url.Parse(issuer)
+// originOf returns the origin of a URL, or all of what is none. That of an issuer is
+// the org authorization server that it belongs to.
+func originOf(raw string) string {
+	u, err := url.Parse(raw)
 	if err != nil {
-		return issuer
+		return raw
 	}
 	return u.Scheme + "://" + u.Host
 }

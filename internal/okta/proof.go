@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
 
@@ -136,12 +135,3 @@ func nonceOf(header http.Header) string {
 
 // forTokens is whose terms those of the token endpoint are.
 func (s *Server) forTokens() string { return "token endpoint " + s.endpoints.Token }
-
-// originOf returns the origin of a URL, or all of what is none.
-func originOf(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return raw
-	}
-	return u.Scheme + "://" + u.Host
-}

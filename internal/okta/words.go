@@ -102,7 +102,7 @@ func (c *Client) fill(f *failure, active *keys.Key) string {
 		"{ring}", c.cfg.Ring.Name(),
 		"{kid}", quoteKid(active.ID()),
 		"{issuer}", server.issuer,
-		"{org}", orgOf(server.issuer),
+		"{org}", originOf(server.issuer),
 		"{endpoint}", f.endpoint,
 		"{audience}", c.audience(f.endpoint),
 	).Replace(f.row.advice)
