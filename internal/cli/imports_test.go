@@ -22,15 +22,18 @@ func allowed() map[string][]string {
 		"internal/keys":         {},
 		"internal/assertion":    {},
 		"internal/dpop":         {},
-		"internal/okta":         {"internal/oauth", "internal/keys", "internal/assertion", "internal/dpop", "internal/secret"},
+		"internal/okta":         {"internal/oauth", "internal/keys", "internal/assertion", "internal/dpop", "internal/secret", "internal/transport"},
 		"internal/tokens":       {"internal/oauth"},
 		"internal/rotation":     {"internal/oauth", "internal/keys"},
 		"internal/caller":       {"internal/secret", "internal/oauth"},
 		"internal/broker":       {"internal/caller", "internal/keys", "internal/tokens", "internal/oauth", "internal/assertion", "internal/dpop"},
 		"internal/httpapi":      {"api", "internal/broker", "internal/caller", "internal/oauth"},
-		"internal/proxy":        {"internal/broker", "internal/caller", "internal/oauth"},
+		"internal/proxy":        {"internal/broker", "internal/caller", "internal/oauth", "internal/transport"},
 		"internal/telemetry":    {},
+		"internal/transport":    {},
 		"internal/fakeokta":     {},
+
+		"internal/transport/transporttest": {}, // tests alone import it
 	}
 }
 

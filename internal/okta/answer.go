@@ -10,7 +10,6 @@ import (
 	"math"
 	"mime"
 	"net/http"
-	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/transport"
 )
 
 const (
@@ -104,19 +104,15 @@ func (c *checker) send(req *http.Request) (*http.Response, []byte, *failure) {
 // reprove makes another proof.
 type reprove func(context.Context) (string, error)
 
-// onEachConnection has a request carry another proof when net/http repeats it by itself, as
-// it does with a GET on a kept connection that breaks: a server may take a proof but once
-// (RFC 9449 section 11.1). If there is none, the same goes out again.
-func (again reprove) onEachConnection(ctx context.Context, header http.Header) context.Context {
-	repeated := false
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		if repeated {
-			if proof, err := again(ctx); err == nil {
-				header.Set("DPoP", proof)
-			}
+// onRepeat has a request carry another proof when net/http repeats it by itself: a server
+// may take a proof but once (RFC 9449 section 11.1). If there is none, the same goes out
+// again.
+func (again reprove) onRepeat(ctx context.Context, header http.Header) context.Context {
+	return transport.OnRepeat(ctx, func() {
+		if proof, err := again(ctx); err == nil {
+			header.Set("DPoP", proof)
 		}
-		repeated = true
-	}})
+	})
 }
 
 // roundTrip sends a request and reads the answer, of which it returns no more than one
@@ -130,7 +126,7 @@ func (c *checker) roundTrip(req *http.Request, most int64) (*http.Response, []by
 		req.Header.Set("DPoP", c.proof)
 	}
 	if c.reprove != nil {
-		req = req.WithContext(c.reprove.onEachConnection(req.Context(), req.Header))
+		req = req.WithContext(c.reprove.onRepeat(req.Context(), req.Header))
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Encoding", "identity") // a token is small, a bomb is not

@@ -16,6 +16,7 @@ import (
 
 	"okta-token-broker/internal/dpop"
 	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/transport"
 )
 
 // kind says at which point an attempt failed.
@@ -105,14 +106,14 @@ func transportFailure(err error) *failure {
 	if errors.Is(err, context.Canceled) {
 		return &failure{kind: tooSlow, err: context.Canceled}
 	}
-	outage, words := oauth.OutageOf(err)
+	outage, words := transport.OutageOf(err)
 	fail := &failure{kind: broken, err: errors.New(words)}
 	switch outage {
-	case oauth.TooSlow:
+	case transport.TooSlow:
 		fail.kind = tooSlow
-	case oauth.Unreachable:
+	case transport.Unreachable:
 		fail.kind = unreachable
-	case oauth.Untrusted:
+	case transport.Untrusted:
 		fail.kind = untrusted
 	}
 	return fail

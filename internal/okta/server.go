@@ -4,25 +4,18 @@
 package okta
 
 import (
-	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"time"
 
-	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/transport"
 )
 
 const (
 	connectTimeout = time.Second
-	// A connection over which no more packets come fails its requests for as long as
-	// TCP keeps it, which is a quarter of an hour. So HTTP/2's health check asks, also
-	// between requests: after pingAfter without a frame, for an answer within
-	// pingTimeout. Together they leave the exchange that meets such a connection time
-	// to try again over another.
+	// pingAfter and pingTimeout together leave the exchange that meets a connection over
+	// which no more packets come time to try again over another.
 	pingAfter   = 2 * time.Second
 	pingTimeout = 2 * time.Second
 )
@@ -87,22 +80,13 @@ func NewServer(cfg ServerConfig) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.transport == nil {
-		s.transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs},
-			TLSHandshakeTimeout:    exchangeTimeout,
-			ForceAttemptHTTP2:      true,
-			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-			MaxResponseHeaderBytes: 64 << 10,
-			IdleConnTimeout:        time.Minute,
-			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
-				if answer.StatusCode != http.StatusOK {
-					return oauth.ProxyRefusal(answer.StatusCode)
-				}
-				return nil
-			},
-		}
+		s.transport = transport.New(transport.Config{
+			Roots:          cfg.RootCAs,
+			ConnectTimeout: connectTimeout,
+			TLSTimeout:     exchangeTimeout,
+			PingAfter:      pingAfter,
+			PingTimeout:    pingTimeout,
+		})
 	}
 	return s
 }

@@ -5,11 +5,11 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"time"
 
 	"okta-token-broker/internal/broker"
 	"okta-token-broker/internal/caller"
+	"okta-token-broker/internal/transport"
 )
 
 // Do makes a request with the credentials that the broker has for the call, and once
@@ -98,7 +98,7 @@ func (e *exchange) tell(ctx context.Context, answer broker.Answer) {
 func (e *exchange) send(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	e.carry(req.Header)
-	resp, err := e.transport.RoundTrip(req.WithContext(e.traced(ctx, req.Header)))
+	resp, err := e.transport.RoundTrip(req.WithContext(begins(e.reproving(ctx, req.Header))))
 	if err == nil && (resp.StatusCode < 200 || resp.StatusCode > 599) { // an upgrade that nobody asked for, or no status at all
 		_ = resp.Body.Close()
 		err = errStatus
@@ -118,29 +118,19 @@ func (e *exchange) carry(header http.Header) {
 	}
 }
 
-// traced has a connection know that a request begins, and the request carry another
-// proof when net/http repeats it by itself, as it does on a kept connection that breaks
-// before there is an answer, if the method or the caller's Idempotency-Key allows it. A
-// resource may take a proof but once (RFC 9449 section 11.1), and may have seen the one that
-// got no answer.
-//
-// The transport tells of each connection before it writes to it, and when it is done
-// with the one before, so the header is nobody else's then. If there are no other
-// credentials, the same go out again.
-func (e *exchange) traced(ctx context.Context, header http.Header) context.Context {
-	repeated := false
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
-		if conn := tellingOf(got.Conn); conn != nil {
-			conn.begun.Store(false)
+// reproving has the request carry another proof when net/http repeats it by itself. A
+// resource may take a proof but once (RFC 9449 section 11.1), and may have seen the one
+// that got no answer. If there are no other credentials, the same go out again.
+func (e *exchange) reproving(ctx context.Context, header http.Header) context.Context {
+	return transport.OnRepeat(ctx, func() {
+		if e.credentials.Proof == "" {
+			return
 		}
-		if repeated && e.credentials.Proof != "" {
-			if fresh, err := e.broker.Authorize(ctx, e.who, e.call); err == nil {
-				e.credentials = fresh
-				e.carry(header)
-			}
+		if fresh, err := e.broker.Authorize(ctx, e.who, e.call); err == nil {
+			e.credentials = fresh
+			e.carry(header)
 		}
-		repeated = true
-	}})
+	})
 }
 
 // rewind makes req ready to be sent again. The attempt before may still be reading

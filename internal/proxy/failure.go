@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/transport"
 )
 
 // fault sorts an error of an http.RoundTripper by whose it is. Its text can quote
@@ -17,17 +18,17 @@ func fault(ctx context.Context, host string, from settings, err error) error {
 		}
 		return ctx.Err()
 	}
-	outage, words := oauth.OutageOf(err)
+	outage, words := transport.OutageOf(err)
 	switch outage {
-	case oauth.TooSlow:
+	case transport.TooSlow:
 		return &oauth.Error{Class: oauth.TimedOut, Description: host + " did not answer in time", RetryAfter: time.Second, Err: cause(words)}
-	case oauth.Unreachable:
+	case transport.Unreachable:
 		return &oauth.Error{
 			Class:       oauth.Unavailable,
 			Description: host + " could not be reached: the network, HTTPS_PROXY or " + from.address + " may be wrong",
 			RetryAfter:  time.Second, Err: cause(words),
 		}
-	case oauth.Untrusted:
+	case transport.Untrusted:
 		// As with the authorization server: what is wrong there can be mended there.
 		return &oauth.Error{
 			Class:       oauth.Unavailable,

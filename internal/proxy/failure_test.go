@@ -4,10 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +31,7 @@ func TestFault(t *testing.T) {
 	}{
 		{"time-out", context.DeadlineExceeded, oauth.TimedOut, "did not answer in time", "time-out", true},
 		{"nobody listens", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, oauth.Unavailable, "could not be reached: the network, HTTPS_PROXY or clients.a.issuer may be wrong", "dial: connection refused", true},
-		{"proxy that refuses", fmt.Errorf("%s: %w", theirs, oauth.ProxyRefusal(407)), oauth.Unavailable, "HTTPS_PROXY", "the proxy answered status 407", true},
+		{"proxy that refuses", refusedByProxy(t, theirs), oauth.Unavailable, "HTTPS_PROXY", "the proxy answered status 407", true},
 		{"no TLS", tls.RecordHeaderError{Msg: theirs}, oauth.Unavailable, "TLS with acme.okta.com failed (it speaks no TLS there: the port, or https://, may be wrong): check the certificate, and clients.a.ca_file", "TLS", true},
 		{"status", errStatus, oauth.BadAnswer, "broke, or its answer made no sense", errStatus.Error(), false},
 		{"anything else", errors.New(theirs), oauth.BadAnswer, "broke, or its answer made no sense", "the answer could not be read", false},
@@ -56,6 +57,24 @@ func TestFault(t *testing.T) {
 	}
 }
 
+// refusedByProxy is the error of a request whose proxy does not connect, but says so.
+func refusedByProxy(t *testing.T, words string) error {
+	t.Helper()
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 407 "+words+"\r\n\r\n")
+	}))
+	defer proxy.Close()
+	transport := NewTransport(nil)
+	transport.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }
+	return failing(t, transport, "https://acme.okta.test/api")
+}
+
 // An upstream that takes a request and says nothing is given up.
 func TestSilentUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -66,7 +85,7 @@ func TestSilentUpstream(t *testing.T) {
 		transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return ours, nil }
 		defer time.AfterFunc(time.Hour, func() { _ = theirs.Close() }).Stop() // of one that is waited for
 		start := time.Now()
-		err := failing(t, transport, "http://acme.okta.test/api")
+		err := fault(t.Context(), "acme.okta.test", settings{}, failing(t, transport, "http://acme.okta.test/api"))
 		if oauth.ClassOf(err) != oauth.TimedOut || time.Since(start) != answerTimeout {
 			t.Errorf("%v after %s; want a time-out after %s", err, time.Since(start), answerTimeout)
 		}
@@ -75,7 +94,7 @@ func TestSilentUpstream(t *testing.T) {
 	})
 }
 
-// failing makes a request that must fail, and returns what is said of it.
+// failing makes a request that must fail, and returns its error.
 func failing(t *testing.T, transport http.RoundTripper, address string) error {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
@@ -87,5 +106,5 @@ func failing(t *testing.T, transport http.RoundTripper, address string) error {
 		resp.Body.Close()
 		t.Fatal(resp.Status)
 	}
-	return fault(t.Context(), req.URL.Host, settings{}, err)
+	return err
 }

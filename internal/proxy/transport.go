@@ -2,17 +2,16 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
-	"net/url"
+	"net/http/httptrace"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"okta-token-broker/internal/oauth"
+	"okta-token-broker/internal/transport"
 )
 
 const (
@@ -23,19 +22,14 @@ const (
 	// answerTimeout is how long the header of an answer may take, from when all of
 	// the request was sent.
 	answerTimeout = 30 * time.Second
-	// continueTimeout is how long Expect: 100-continue waits for the upstream.
-	continueTimeout = time.Second
-	maxAnswerHeader = 64 << 10
 	// maxIdle is how many connections to an upstream are kept.
-	maxIdle     = 256
-	idleTimeout = time.Minute
+	maxIdle = 256
 	// maxUnread is how much of an answer HTTP/2 takes from the upstream before the caller
 	// does, in bytes. All answers together have no limit but the number of calls: they
 	// share a connection, and a few callers that read nothing would hold up the others.
 	maxUnread = 256 << 10
-	// A connection over which no more packets come fails its calls for as long as TCP
-	// keeps it, which is a quarter of an hour. So HTTP/2's health check asks, also
-	// between calls: after pingAfter without a frame, for an answer within pingTimeout.
+	// pingAfter and pingTimeout together are how long calls fail over a connection over
+	// which no more packets come.
 	pingAfter   = 10 * time.Second
 	pingTimeout = 5 * time.Second
 )
@@ -43,35 +37,17 @@ const (
 // NewTransport returns what an Upstream is reached with. roots verify certificates.
 // Nil: the system's.
 func NewTransport(roots *x509.CertPool) *http.Transport {
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dial,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		TLSHandshakeTimeout:    tlsTimeout,
-		ResponseHeaderTimeout:  answerTimeout,
-		ExpectContinueTimeout:  continueTimeout,
-		MaxResponseHeaderBytes: maxAnswerHeader,
-		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        idleTimeout,
-		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReceiveBufferPerStream: maxUnread},
-		DisableCompression:     true, // what the caller did not ask for is not unpacked for it
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
-			if answer.StatusCode != http.StatusOK {
-				return oauth.ProxyRefusal(answer.StatusCode)
-			}
-			return nil
-		},
-	}
-}
-
-// dial makes connections that tell when they are closed.
-func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: connectTimeout}).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return &telling{Conn: conn}, nil
+	return transport.New(transport.Config{
+		Roots:          roots,
+		Wrap:           func(conn net.Conn) net.Conn { return &telling{Conn: conn} },
+		ConnectTimeout: connectTimeout,
+		TLSTimeout:     tlsTimeout,
+		AnswerTimeout:  answerTimeout,
+		PingAfter:      pingAfter,
+		PingTimeout:    pingTimeout,
+		MaxIdle:        maxIdle,
+		MaxUnread:      maxUnread,
+	})
 }
 
 // telling is a connection that tells its user when it is closed. In HTTP/2 it has many,
@@ -110,6 +86,15 @@ func (t *telling) tell() {
 	if user := t.user.Load(); user != nil {
 		user.cutOff(t)
 	}
+}
+
+// begins has a connection know that a request begins on it.
+func begins(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		if conn := tellingOf(got.Conn); conn != nil {
+			conn.begun.Store(false)
+		}
+	}})
 }
 
 // tellingOf finds the connection under layers of TLS. Nil: it does not tell.

@@ -1,4 +1,4 @@
-package oauth
+package transport
 
 import (
 	"context"
@@ -36,7 +36,7 @@ func OutageOf(err error) (Outage, string) {
 
 func outageOf(err error) Outage {
 	opErr, isOp := errors.AsType[*net.OpError](err)
-	_, isProxy := errors.AsType[ProxyRefusal](err)
+	_, isProxy := errors.AsType[proxyRefusal](err)
 	switch {
 	case isTimeout(err):
 		return TooSlow
@@ -53,7 +53,7 @@ func reason(err error) string {
 	opErr, isOp := errors.AsType[*net.OpError](err)
 	dnsErr, isDNS := errors.AsType[*net.DNSError](err)
 	errno, isErrno := errors.AsType[syscall.Errno](err)
-	refusal, isProxy := errors.AsType[ProxyRefusal](err)
+	refusal, isProxy := errors.AsType[proxyRefusal](err)
 	switch {
 	case isProxy:
 		return refusal.Error()
@@ -114,11 +114,10 @@ func isTLS(err error) bool {
 	return ok && (opErr.Op == "remote error" || opErr.Op == "local error") // crypto/tls names its alerts so
 }
 
-// ProxyRefusal is the status that a proxy answered CONNECT with, instead of
-// connecting. It is for an http.Transport's OnProxyConnectResponse, as net/http's
-// own error is the proxy's words.
-type ProxyRefusal int
+// proxyRefusal is the status that a proxy answered CONNECT with, instead of
+// connecting: net/http's own error is the proxy's words.
+type proxyRefusal int
 
-func (status ProxyRefusal) Error() string {
+func (status proxyRefusal) Error() string {
 	return "the proxy answered status " + strconv.Itoa(int(status))
 }

@@ -1,4 +1,4 @@
-package oauth
+package transport
 
 import (
 	"context"
@@ -54,6 +54,9 @@ func TestOutageOf(t *testing.T) {
 			transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: strings.TrimPrefix(proxy, "http://")})
 			return "https://okta.test"
 		}), Unreachable, "the proxy answered status 407"},
+		{"a refusal next to the proxy's words", func(*testing.T) error {
+			return fmt.Errorf("the-proxys-words: %w", proxyRefusal(407))
+		}, Unreachable, "the proxy answered status 407"},
 		{"the proxy is not trusted", over(func(t *testing.T, transport *http.Transport) string {
 			proxy := secured(t, nil)
 			transport.Proxy = http.ProxyURL(&url.URL{Scheme: "https", Host: proxy.Listener.Addr().String()})
@@ -138,7 +141,7 @@ func TestOutageOf(t *testing.T) {
 			server.EnableHTTP2 = true
 			server.StartTLS()
 			t.Cleanup(server.Close)
-			transport.TLSClientConfig, transport.ForceAttemptHTTP2 = &tls.Config{RootCAs: poolOf(server)}, true
+			transport.TLSClientConfig = &tls.Config{RootCAs: poolOf(server)}
 			return server.URL
 		}), Broken, unread},
 	}
@@ -158,11 +161,8 @@ func TestOutageOf(t *testing.T) {
 // over is a GET of what prepare returns, through the transport that it may change.
 func over(prepare func(*testing.T, *http.Transport) (address string)) func(*testing.T) error {
 	return func(t *testing.T) error {
-		transport := &http.Transport{
-			OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
-				return ProxyRefusal(answer.StatusCode)
-			},
-		}
+		transport := New(Config{})
+		transport.Proxy = nil
 		return get(t.Context(), t, transport, prepare(t, transport))
 	}
 }
