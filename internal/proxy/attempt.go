@@ -11,8 +11,8 @@ type attempt struct {
 	body *body
 	at   int // up to there kept was read
 	over bool
-	conn *telling // that it is sent over. Nil: nobody tells when that is closed
-	cut  bool     // conn is closed
+	conn *closeNotifyConn // that it is sent over. Nil: nobody tells when that is closed
+	cut  bool             // conn is closed
 }
 
 var errOver = errors.New("the attempt is over")
@@ -69,7 +69,7 @@ func (a *attempt) take(p []byte) (n int, err error) {
 // when that breaks, but tells nobody before it is done with the body: an attempt that
 // waits for the caller would hold it up.
 func (b *body) sentOver(got httptrace.GotConnInfo) {
-	conn := tellingOf(got.Conn)
+	conn := closeNotifyConnOf(got.Conn)
 	if conn == nil {
 		return
 	}
@@ -89,7 +89,7 @@ func (b *body) sentOver(got httptrace.GotConnInfo) {
 }
 
 // cutOff tells that a connection is closed.
-func (a *attempt) cutOff(conn *telling) {
+func (a *attempt) cutOff(conn *closeNotifyConn) {
 	a.body.mu.Lock()
 	defer a.body.mu.Unlock()
 	if a.conn == conn {

@@ -13,38 +13,38 @@ import (
 // The transport sends an attempt over another connection when the first one turns out to
 // be closed before anything of the body was read. All of it has to go there.
 func TestAttemptOverAnotherConnection(t *testing.T) {
-	connect := func() *telling {
+	connect := func() *closeNotifyConn {
 		server, client := net.Pipe()
 		t.Cleanup(func() { _ = server.Close() })
-		return &telling{Conn: client}
+		return &closeNotifyConn{Conn: client}
 	}
 	tests := []struct {
 		name string
-		run  func(b *body, first, second *telling)
+		run  func(b *body, first, second *closeNotifyConn)
 		want string
 	}{
-		{"closed before it is used", func(b *body, first, second *telling) {
+		{"closed before it is used", func(b *body, first, second *closeNotifyConn) {
 			_ = first.Close()
 			b.sentOver(httptrace.GotConnInfo{Conn: first})
 			b.sentOver(httptrace.GotConnInfo{Conn: second})
 		}, "body"},
-		{"closed when it was taken", func(b *body, first, second *telling) {
+		{"closed when it was taken", func(b *body, first, second *closeNotifyConn) {
 			b.sentOver(httptrace.GotConnInfo{Conn: first})
 			_ = first.Close()
 			b.sentOver(httptrace.GotConnInfo{Conn: second})
 		}, "body"},
-		{"closed when the other was taken", func(b *body, first, second *telling) {
+		{"closed when the other was taken", func(b *body, first, second *closeNotifyConn) {
 			b.sentOver(httptrace.GotConnInfo{Conn: first})
 			b.sentOver(httptrace.GotConnInfo{Conn: second})
 			_ = first.Close()
 		}, "body"},
-		{"told late", func(b *body, first, second *telling) {
+		{"told late", func(b *body, first, second *closeNotifyConn) {
 			b.sentOver(httptrace.GotConnInfo{Conn: first})
 			user := first.user.Load()
 			b.sentOver(httptrace.GotConnInfo{Conn: second})
 			user.cutOff(first)
 		}, "body"},
-		{"both closed", func(b *body, first, second *telling) {
+		{"both closed", func(b *body, first, second *closeNotifyConn) {
 			b.sentOver(httptrace.GotConnInfo{Conn: first})
 			_ = first.Close()
 			b.sentOver(httptrace.GotConnInfo{Conn: second})

@@ -39,7 +39,7 @@ const (
 func NewTransport(roots *x509.CertPool) *http.Transport {
 	return transport.New(transport.Config{
 		Roots:          roots,
-		Wrap:           func(conn net.Conn) net.Conn { return &telling{Conn: conn} },
+		Wrap:           func(conn net.Conn) net.Conn { return &closeNotifyConn{Conn: conn} },
 		ConnectTimeout: connectTimeout,
 		TLSTimeout:     tlsTimeout,
 		AnswerTimeout:  answerTimeout,
@@ -50,9 +50,9 @@ func NewTransport(roots *x509.CertPool) *http.Transport {
 	})
 }
 
-// telling is a connection that tells its user when it is closed. In HTTP/2 it has many,
-// and tells the newest: there the transport does so itself.
-type telling struct {
+// closeNotifyConn is a connection that tells its user when it is closed. In HTTP/2 it has
+// many, and tells the newest: there the transport does so itself.
+type closeNotifyConn struct {
 	net.Conn
 	closed atomic.Bool
 	user   atomic.Pointer[attempt]
@@ -62,46 +62,46 @@ type telling struct {
 // Write hides that the upstream takes no more of a request that it has the beginning of.
 // It may have answered, and the transport would give the answer up for the error (RFC 9112
 // section 9.5 has a client look out for one). If it has not, there is nothing to read either.
-func (t *telling) Write(p []byte) (int, error) {
-	n, err := t.Conn.Write(p)
+func (c *closeNotifyConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
 	if err == nil {
-		t.begun.Store(true)
+		c.begun.Store(true)
 		return n, nil
 	}
-	if t.begun.Load() && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+	if c.begun.Load() && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
 		return len(p), nil
 	}
 	return n, err
 }
 
 // Close closes the connection, and tells so when nothing can be sent any more.
-func (t *telling) Close() error {
-	err := t.Conn.Close()
-	t.closed.Store(true)
-	t.tell()
+func (c *closeNotifyConn) Close() error {
+	err := c.Conn.Close()
+	c.closed.Store(true)
+	c.tell()
 	return err
 }
 
-func (t *telling) tell() {
-	if user := t.user.Load(); user != nil {
-		user.cutOff(t)
+func (c *closeNotifyConn) tell() {
+	if user := c.user.Load(); user != nil {
+		user.cutOff(c)
 	}
 }
 
 // begins has a connection know that a request begins on it.
 func begins(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
-		if conn := tellingOf(got.Conn); conn != nil {
+		if conn := closeNotifyConnOf(got.Conn); conn != nil {
 			conn.begun.Store(false)
 		}
 	}})
 }
 
-// tellingOf finds the connection under layers of TLS. Nil: it does not tell.
-func tellingOf(conn net.Conn) *telling {
+// closeNotifyConnOf finds the connection under layers of TLS. Nil: it does not tell.
+func closeNotifyConnOf(conn net.Conn) *closeNotifyConn {
 	for {
 		switch c := conn.(type) {
-		case *telling:
+		case *closeNotifyConn:
 			return c
 		case interface{ NetConn() net.Conn }:
 			conn = c.NetConn()
