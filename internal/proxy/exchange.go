@@ -122,10 +122,10 @@ func (e *exchange) carry(header http.Header) {
 // resource may take a proof but once (RFC 9449 section 11.1), and may have seen the one
 // that got no answer. If there are no other credentials, the same go out again.
 func (e *exchange) reproving(ctx context.Context, header http.Header) context.Context {
+	if e.credentials.Proof == "" {
+		return ctx
+	}
 	return transport.OnRepeat(ctx, func() {
-		if e.credentials.Proof == "" {
-			return
-		}
 		if fresh, err := e.broker.Authorize(ctx, e.who, e.call); err == nil {
 			e.credentials = fresh
 			e.carry(header)
