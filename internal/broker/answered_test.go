@@ -49,11 +49,13 @@ func TestAnswered(t *testing.T) {
 		{name: "nonce after another", given: "n0", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}"},
 		{name: "nonce that does not come", answer: Answer{Status: 401, Challenge: challenged("use_dpop_nonce", "")}},
 		{name: "nonce that is none", answer: Answer{Status: 401, Nonce: `"n1"`, Challenge: challenged("use_dpop_nonce", "")}},
+		{name: "nonce, though there are words for a path", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "htu was not looked at")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}"},
 		{name: "nonce, final", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", ""), Final: true}, learns: []string{"n1"}},
 
 		{name: "proof", answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "The DPoP proof JWT has already been used.")}, token: "default 1 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
 		{name: "htu", url: escaped, answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}, token: "default 1 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=true ath={ath}", decode: map[string]bool{escaped: true}},
 		{name: "htu, final", url: escaped, answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid."), Final: true}, decode: map[string]bool{escaped: true}},
+		{name: "htu, Keycloak", url: escaped, answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "DPoP HTTP URL mismatch")}, token: "default 1 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=true ath={ath}", decode: map[string]bool{escaped: true}},
 		{name: "htu with nothing to decode", answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}},
 		{name: "htu with nothing to decode but a query", url: url + "?a=%40", answer: Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}},
 

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
-	"time"
 
 	"okta-token-broker/internal/caller"
 	"okta-token-broker/internal/dpop"
@@ -45,22 +44,6 @@ type Credentials struct {
 	Proof string
 
 	made dpop.Made // Proof
-}
-
-// Answer is what a resource server said of the credentials.
-type Answer struct {
-	Status int
-	// Nonce is from DPoP-Nonce, as it came (RFC 9449 section 9). Empty: none. One that
-	// is asked for is known to other calls once a Final answer has it.
-	Nonce string
-	// Date is the time by the server's clock. Zero: it does not say.
-	Date time.Time
-	// Challenge has the fields of WWW-Authenticate, as they came. Okta gives its reasons
-	// there and nowhere else.
-	Challenge []string
-	// Final says that nothing more is sent, whatever Answered says: all that
-	// counts is the nonce.
-	Final bool
 }
 
 // Authorize returns what a call has to carry: the client's token, and for one that
@@ -134,61 +117,6 @@ func (c *Client) credentials(ctx context.Context, req CallRequest, token oauth.T
 	}
 	return Credentials{token, signed, made}, nil
 }
-
-// Answered tells what a resource server said of a call's credentials, and asks
-// whether others could help. If so it returns them, and ok; a token that was refused
-// has then been replaced, within what the limiter for forced fetches allows.
-func (b *Broker) Answered(ctx context.Context, who caller.Caller, req CallRequest, had Credentials, answer Answer) (next Credentials, ok bool) {
-	client, key, err := b.tokenKey(who, TokenRequest{Client: req.Client, Scope: req.Scope})
-	if err != nil || client.mayCall(req.URL) != nil {
-		return Credentials{}, false
-	}
-	code, description := dpop.Challenge(answer.Challenge)
-	ofProof := code == dpop.UseNonce || code == dpop.InvalidProof
-	if ofProof && had.Proof == "" {
-		b.log.WarnContext(ctx, "a resource wants DPoP proofs, and the client's tokens are not bound to a key: set dpop of the client to required", "client", client.Name, "url", audited(req.URL))
-		ofProof = false
-	}
-	ofPath := ofProof && strings.Contains(description, "htu")
-	isEncoded := strings.Contains(withoutQuery(req.URL), "%")
-	sameKey := had.Token.JKT == client.JKT
-	if client.Prover != nil {
-		said := dpop.Terms{Nonce: answer.Nonce, Final: answer.Final}
-		switch {
-		case ofProof && sameKey && code == dpop.UseNonce && !answer.Final:
-			said.Nonce = "" // it is for this call first: there are servers that take each once
-		case ofPath && isEncoded:
-			said.Decoded = new(!had.made.Decoded)
-		case ofProof && code == dpop.InvalidProof && !ofPath: // which may be for its time
-			said.Date = answer.Date
-		}
-		client.Prover.Learn(req.URL, had.made, said)
-	}
-	token := had.Token
-	switch {
-	case answer.Final, ofPath && sameKey && !isEncoded: // there is nothing to decode
-		return Credentials{}, false
-	case ofProof && sameKey && code == dpop.UseNonce:
-		if !dpop.ValidNonce(answer.Nonce) {
-			return Credentials{}, false
-		}
-		req.Nonce = answer.Nonce
-	case ofProof && sameKey: // another proof may do
-	case ofProof, answer.Status == statusUnauthorized:
-		// For a token that is bound to the key which the client had before it changed,
-		// it can make no other proof.
-		if token, ok = b.tokens.Replace(ctx, key, had.Token); !ok {
-			return Credentials{}, false
-		}
-	default:
-		return Credentials{}, false
-	}
-	next, err = client.credentials(ctx, req, token)
-	return next, err == nil
-}
-
-// statusUnauthorized is net/http's, which is for packages that speak HTTP.
-const statusUnauthorized = 401
 
 // Target is where the calls of a client go.
 type Target struct {

@@ -10,11 +10,25 @@ const (
 	UseNonce = "use_dpop_nonce"
 )
 
-// Challenge returns error and error_description of the challenge for DPoP, else
-// for Bearer, in the fields of WWW-Authenticate (RFC 9110 section 11.6.1, RFC 9449
-// section 7.1). They are the server's words: for comparing, not for passing on. What it
-// does not understand it passes over.
-func Challenge(fields []string) (code, description string) {
+// Refusal is error and error_description of a request that was refused (RFC 6749 section
+// 5.2, RFC 6750 section 3). They are the server's words: for comparing, not for passing
+// on.
+type Refusal struct{ Code, Description string }
+
+// OfProof reports whether it is one of a proof, or of the lack of one.
+func (r Refusal) OfProof() bool { return r.Code == UseNonce || r.Code == InvalidProof }
+
+// OfPath reports whether it is one of a proof in which the path has a form that the server
+// does not compare with. It has no code of its own, so the words decide: most servers name
+// the claim, Keycloak says what is in it.
+func (r Refusal) OfPath() bool {
+	return r.Code == InvalidProof && (strings.Contains(r.Description, "htu") || strings.Contains(r.Description, "DPoP HTTP URL"))
+}
+
+// Challenge returns what the challenge for DPoP says, else that for Bearer, in the fields
+// of WWW-Authenticate (RFC 9110 section 11.6.1, RFC 9449 section 7.1). What it does not
+// understand it passes over.
+func Challenge(fields []string) (said Refusal) {
 	found := false
 	for _, field := range fields {
 		scheme := ""
@@ -30,17 +44,17 @@ func Challenge(fields []string) (code, description string) {
 				continue
 			}
 			if isDPoP && !found {
-				found, code, description = true, "", ""
+				found, said = true, Refusal{}
 			}
 			switch strings.ToLower(name) {
 			case "error":
-				code = value
+				said.Code = value
 			case "error_description":
-				description = value
+				said.Description = value
 			}
 		}
 	}
-	return code, description
+	return said
 }
 
 // cutParameter cuts name=value and the comma behind it off a field. The name may

@@ -28,10 +28,37 @@ func TestChallenge(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if code, description := Challenge(tt.fields); code != tt.code || description != tt.description {
-				t.Errorf("challenge gives %q, %q; want %q, %q", code, description, tt.code, tt.description)
+			if got, want := Challenge(tt.fields), (Refusal{tt.code, tt.description}); got != want {
+				t.Errorf("challenge gives %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	tests := []struct {
+		code, description string
+		ofProof, ofPath   bool
+	}{
+		{"", "", false, false},
+		{"invalid_token", "", false, false},
+		{"use_dpop_nonce", "", true, false},
+		{"invalid_dpop_proof", "", true, false},
+		{"Invalid_DPoP_Proof", "htu", false, false}, // codes are compared by case (RFC 6749 section 5.2)
+		{"invalid_dpop_proof", "The DPoP proof JWT is issued in the future.", true, false},
+		{"invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.", true, true},
+		{"invalid_dpop_proof", "DPoP proof htu mismatch", true, true},
+		{"invalid_dpop_proof", "DPoP HTTP URL mismatch", true, true},          // Keycloak
+		{"invalid_dpop_proof", "DPoP HTTP method mismatch", true, false},      // also
+		{"use_dpop_nonce", "htu was not looked at, for a nonce", true, false}, // with a nonce it may do
+		{"invalid_token", "'htu' claim in the DPoP proof JWT is invalid.", false, false},
+		{"", "DPoP HTTP URL mismatch", false, false},
+	}
+	for _, tt := range tests {
+		r := Refusal{tt.code, tt.description}
+		if ofProof, ofPath := r.OfProof(), r.OfPath(); ofProof != tt.ofProof || ofPath != tt.ofPath {
+			t.Errorf("%q: of proof %t, of path %t; want %t, %t", r, ofProof, ofPath, tt.ofProof, tt.ofPath)
+		}
 	}
 }
 
@@ -41,8 +68,8 @@ func FuzzChallenge(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, field string) {
-		if code, description := Challenge([]string{field}); len(code)+len(description) > len(field) {
-			t.Errorf("of %q it makes %q and %q", field, code, description)
+		if said := Challenge([]string{field}); len(said.Code)+len(said.Description) > len(field) {
+			t.Errorf("of %q it makes %q", field, said)
 		}
 	})
 }

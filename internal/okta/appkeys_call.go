@@ -61,7 +61,7 @@ func (op *operation) call(ctx context.Context, method, target string, body []byt
 		}
 		got, fail := op.send(ctx, method, target, body, proved)
 		switch {
-		case fail != nil && !proved && (fail.code == dpop.InvalidProof || fail.code == dpop.UseNonce && fail.nonce != ""):
+		case fail != nil && !proved && fail.ofProof() && (fail.code != dpop.UseNonce || fail.nonce != ""):
 			proved = true
 		case fail != nil && fail.status == http.StatusUnauthorized && !fail.ofProof() && !op.renewed:
 			op.renewed, op.token = true, oauth.Token{}

@@ -106,7 +106,7 @@ func (f *failure) fix(clockDone bool) correction {
 }
 
 // ofProof reports whether a refusal is one of a DPoP proof, or of the lack of one.
-func (f *failure) ofProof() bool { return f.code == dpop.InvalidProof || f.code == dpop.UseNonce }
+func (f *failure) ofProof() bool { return dpop.Refusal{Code: f.code}.OfProof() }
 
 // ofProof reports whether a correction is one of a proof that was sent.
 func (fix correction) ofProof() bool {

@@ -169,8 +169,8 @@ func (c *checker) words(resp *http.Response, body []byte) *failure {
 	}
 	// Where a proof is concerned Okta's resources, and others, have their reasons in the
 	// challenge, and no body.
-	if code, description := dpop.Challenge(resp.Header["Www-Authenticate"]); code == dpop.UseNonce || code == dpop.InvalidProof {
-		fail.code, fail.description = code, cmp.Or(description, fail.description)
+	if said := dpop.Challenge(resp.Header["Www-Authenticate"]); said.OfProof() {
+		fail.code, fail.description = said.Code, cmp.Or(said.Description, fail.description)
 	}
 	fail.code = c.identifier(fail.code)
 	fail.description = c.clean(fail.description)

@@ -73,7 +73,7 @@ func (s *standIn) Answered(_ context.Context, _ caller.Caller, req broker.CallRe
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answers = append(s.answers, answer)
-	code, _ := dpop.Challenge(answer.Challenge)
+	code := dpop.Challenge(answer.Challenge).Code
 	s.nonce = cmp.Or(answer.Nonce, s.nonce)
 	switch {
 	case answer.Final:
