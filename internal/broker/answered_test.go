@@ -268,7 +268,7 @@ func TestAnsweredAfterSwap(t *testing.T) {
 					t.Fatal(err)
 				}
 				after := *b.world.Load().Clients[to]
-				after.Name, after.Org = "default", acme
+				after.Name, after.Org = "default", true
 				b.Swap(&World{Clients: map[string]*Client{"default": &after}})
 				next, ok := b.Answered(t.Context(), me, request, had, answer)
 				if !ok || next.Token.Access.Reveal() != to+" 1 a b" || next.Token.Type != had.Token.Type && next.Proof != "" {

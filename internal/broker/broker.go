@@ -46,12 +46,12 @@ type Client struct {
 	JKT string
 	// Prover has that key. Nil: there is none.
 	Prover Prover
-	// Org is the origin that it may call: that of its issuer, if it is an org
-	// authorization server. Empty: none.
-	Org string
-	// OktaOrigin is that of its issuer, if it is an Okta org's, be it the org's own or a
-	// custom one. What is below /oauth2/ there is not called, by whichever name.
+	// OktaOrigin is the origin of the Okta org that has its authorization server, be it the
+	// org's own or a custom one. What is below /oauth2/ there is not called, by whichever
+	// name. Empty: the server is not Okta's.
 	OktaOrigin string
+	// Org says that it may call what else is there: its server is the org's own.
+	Org bool
 	// Resources are base URLs that it may call, by name, without a slash at the end.
 	Resources map[string]string
 }

@@ -124,8 +124,9 @@ type Target struct {
 	Client string
 	// URL is the base of all paths: the origin of the client's org, or a resource.
 	URL string
-	// Org says that URL is at the origin of the Okta org that issues the client's tokens.
-	Org bool
+	// AtOkta says that URL is at the origin of the Okta org that has the client's
+	// authorization server, where nothing below /oauth2/ is called.
+	AtOkta bool
 }
 
 // Target returns where a client's calls go: to its org, or to its resource of that
@@ -141,17 +142,17 @@ func (b *Broker) Target(who caller.Caller, client, resource string) (Target, err
 		return of.target(base), nil
 	case resource != "":
 		return Target{}, oauth.Fail(oauth.InvalidRequest, "no such resource is configured: see clients."+of.Name+".resources")
-	case of.Org == "":
+	case !of.Org:
 		return Target{}, oauth.Fail(oauth.InvalidRequest, "the issuer of client "+of.Name+" is not an Okta org, so where calls go is not known: name one of its resources (clients."+of.Name+".resources) as ~NAME")
 	}
-	return of.target(of.Org), nil
+	return of.target(of.OktaOrigin), nil
 }
 
 // Targets are all that Target returns for the client.
 func (c *Client) Targets() []Target {
 	var all []Target
-	if c.Org != "" {
-		all = append(all, c.target(c.Org))
+	if c.Org {
+		all = append(all, c.target(c.OktaOrigin))
 	}
 	for _, base := range c.Resources {
 		all = append(all, c.target(base))
@@ -160,12 +161,7 @@ func (c *Client) Targets() []Target {
 }
 
 func (c *Client) target(base string) Target {
-	return Target{Client: c.Name, URL: base, Org: c.atOkta(base)}
-}
-
-// atOkta reports whether a base is where nothing below /oauth2/ is called.
-func (c *Client) atOkta(base string) bool {
-	return c.OktaOrigin != "" && within(base, c.OktaOrigin)
+	return Target{Client: c.Name, URL: base, AtOkta: c.OktaOrigin != "" && within(base, c.OktaOrigin)}
 }
 
 // checkMethod refuses the methods that are for proxies, and those whose answer is the
@@ -181,25 +177,19 @@ func checkMethod(method string) error {
 // mayCall refuses a URL that is neither at the client's org, outside /oauth2/, nor
 // below one of its resources.
 func (c *Client) mayCall(target string) error {
-	sent := normalOrigin(withoutQuery(target))
-	if c.Org != "" && within(sent, c.Org) {
-		return CheckPath(sent[len(c.Org):], true)
-	}
-	for _, base := range c.Resources {
-		switch {
-		case !within(sent, base):
-		case c.atOkta(base):
-			return CheckPath(sent[len(c.OktaOrigin):], true)
-		default:
-			return CheckPath(sent[len(base):], false)
+	origin, path := cutOrigin(withoutQuery(target))
+	for _, allowed := range c.Targets() {
+		if within(origin+path, allowed.URL) {
+			return CheckPath(path, allowed.AtOkta)
 		}
 	}
 	return oauth.Fail(oauth.AccessDenied, "client "+c.Name+" may call its org (where its issuer is one) and what clients."+c.Name+".resources lists, and no other URL")
 }
 
-// normalOrigin writes scheme and host of a URL in lower case, and without the port that
-// its scheme has anyway, as the bases are written (RFC 3986 section 6.2). The rest stays.
-func normalOrigin(raw string) string {
+// cutOrigin cuts a URL behind its scheme and host, and writes these in lower case and
+// without the port that the scheme has anyway, as the bases are written (RFC 3986 section
+// 6.2). The path stays.
+func cutOrigin(raw string) (origin, path string) {
 	scheme, rest, _ := strings.Cut(raw, "://")
 	host, path := CutSegment(rest)
 	scheme, host = strings.ToLower(scheme), strings.ToLower(host)
@@ -209,7 +199,7 @@ func normalOrigin(raw string) string {
 	case "http":
 		host = strings.TrimSuffix(host, ":80")
 	}
-	return scheme + "://" + host + path
+	return scheme + "://" + host, path
 }
 
 // within reports whether a URL is a base or below it. A base has no slash at its end.

@@ -78,26 +78,26 @@ func (b *binding) Exchange(ctx context.Context, scopes oauth.Scopes) (oauth.Toke
 // callers has clients of all sorts.
 func callers(t *testing.T, log *strings.Builder) *Broker {
 	t.Helper()
-	client := func(name, kind, org string, resources map[string]string) *Client {
+	client := func(name, kind string, org bool, resources map[string]string) *Client {
 		c := &Client{
-			Name: name, ID: "0oa-" + name, Issuer: acme, Scopes: "a b", Ring: ring(t, name), Org: org, OktaOrigin: acme, Resources: resources,
+			Name: name, ID: "0oa-" + name, Issuer: acme, Scopes: "a b", Ring: ring(t, name), OktaOrigin: acme, Org: org, Resources: resources,
 			Server: &binding{server{name: name}, kind, "jkt-" + name}, Prover: &prover{}, JKT: "jkt-" + name,
 		}
-		if org == "" {
+		if !org {
 			c.Issuer = acme + "/oauth2/default"
 		}
 		return c
 	}
 	resources := map[string]string{"api": api, "root": "https://root.acme.test:8443"}
 	world := &World{Clients: map[string]*Client{
-		"default": client("default", oauth.DPoP, acme, nil),
-		"bearer":  client("bearer", oauth.Bearer, acme, nil),
-		"custom":  client("custom", oauth.DPoP, "", nil),
-		"whole":   client("whole", oauth.DPoP, "", map[string]string{"org": acme}),
-		"service": client("service", oauth.DPoP, "", resources),
-		"both":    client("both", oauth.DPoP, acme, map[string]string{"api": api, "users": acme + "/api/v1/users"}),
-		"off":     client("off", oauth.Bearer, acme, nil),
-		"rotator": client("rotator", oauth.DPoP, acme, nil),
+		"default": client("default", oauth.DPoP, true, nil),
+		"bearer":  client("bearer", oauth.Bearer, true, nil),
+		"custom":  client("custom", oauth.DPoP, false, nil),
+		"whole":   client("whole", oauth.DPoP, false, map[string]string{"org": acme}),
+		"service": client("service", oauth.DPoP, false, resources),
+		"both":    client("both", oauth.DPoP, true, map[string]string{"api": api, "users": acme + "/api/v1/users"}),
+		"off":     client("off", oauth.Bearer, true, nil),
+		"rotator": client("rotator", oauth.DPoP, true, nil),
 	}}
 	world.Clients["off"].Prover, world.Clients["off"].JKT = nil, ""
 	world.Clients["rotator"].Rotator = true
@@ -230,7 +230,7 @@ func TestAuthorizeDuringSwap(t *testing.T) {
 	key := ring(t, "default")
 	client := func(name, org string) *Client {
 		return &Client{
-			Name: "default", ID: "0oa-" + name, Issuer: org, Org: org, Scopes: "a", Ring: key,
+			Name: "default", ID: "0oa-" + name, Issuer: org, OktaOrigin: org, Org: true, Scopes: "a", Ring: key,
 			Server: &binding{server{name: name}, oauth.DPoP, "jkt-" + name}, Prover: &prover{}, JKT: "jkt-" + name,
 		}
 	}

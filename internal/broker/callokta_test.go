@@ -56,7 +56,7 @@ func newBound(t *testing.T, file *keys.File) (*broker.Broker, *fakeokta.Okta) {
 	b := broker.New(broker.Config{World: &broker.World{
 		Clients: map[string]*broker.Client{"default": {
 			Name: "default", ID: "0oa1", Issuer: issuer, Ring: ring, Scopes: "okta.users.read", Server: client,
-			JKT: proofKey.Thumbprint(), Prover: client, Org: issuer,
+			JKT: proofKey.Thumbprint(), Prover: client, OktaOrigin: issuer, Org: true,
 		}},
 		Rings: map[string]*keys.Ring{"default": ring},
 	}})

@@ -24,7 +24,7 @@ const lookalikes = "\u2024\u2025\u2026\ufe52\uff0e\u2044\u2215\uff0f\ufe68\uff3c
 //
 // An upstream, or a proxy before it, may decode once more than it should: so what holds
 // of the path must hold of it however often it is decoded.
-func CheckPath(path string, org bool) error {
+func CheckPath(path string, atOkta bool) error {
 	if path != "" && path[0] != '/' {
 		return refuse("must begin with a slash")
 	}
@@ -34,7 +34,7 @@ func CheckPath(path string, org bool) error {
 		}
 	}
 	for range maxEncoded {
-		if err := checkSegments(path, org); err != nil {
+		if err := checkSegments(path, atOkta); err != nil {
 			return err
 		}
 		decoded, err := decode(path)
@@ -55,7 +55,7 @@ func isPathByte(c byte) bool {
 	return strings.IndexByte("-._~%!$&'()*+,;=:@/", c) >= 0
 }
 
-func checkSegments(path string, org bool) error {
+func checkSegments(path string, atOkta bool) error {
 	if !utf8.ValidString(path) {
 		return refuse("is not UTF-8")
 	}
@@ -71,9 +71,9 @@ func checkSegments(path string, org bool) error {
 			return refuse("has an empty segment: there may be a slash too many where it begins or between its parts")
 		case name != "" && strings.Trim(name, ". ") == "": // some drop trailing dots and spaces
 			return refuse("has a segment of dots")
-		case org && first && isOAuth2(name):
+		case atOkta && first && isOAuth2(name):
 			return oauth.Fail(oauth.AccessDenied, "what is below /oauth2/ is not called for anybody: ask the broker for tokens at /token")
-		case org && first && strings.ContainsFunc(name, func(r rune) bool { return r > '~' }):
+		case atOkta && first && strings.ContainsFunc(name, func(r rune) bool { return r > '~' }):
 			return refuse("begins with a segment that is not ASCII")
 		case strings.ContainsAny(segment, lookalikes):
 			return refuse("has a look-alike of a dot, a slash or another delimiter")

@@ -202,7 +202,7 @@ func FuzzMayCall(f *testing.F) {
 		f.Add(acme+path, true)
 		f.Add(api+path, false)
 	}
-	org := &Client{Name: "org", Org: acme}
+	org := &Client{Name: "org", OktaOrigin: acme, Org: true}
 	service := &Client{Name: "service", Resources: map[string]string{"api": api}}
 	f.Fuzz(func(t *testing.T, target string, isOrg bool) {
 		client, base := service, api

@@ -49,7 +49,7 @@ func (u *upstreams) routes(clients map[string]builtClient) routes {
 		}
 		next.transports[roots.pem] = transport
 		for _, target := range built.client.Targets() {
-			next.by[target] = &proxy.Upstream{Client: name, Base: mustParse(target.URL), Org: target.Org, Transport: transport}
+			next.by[target] = &proxy.Upstream{Client: name, Base: mustParse(target.URL), AtOkta: target.AtOkta, Transport: transport}
 		}
 	}
 	return next

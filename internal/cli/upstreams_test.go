@@ -27,12 +27,12 @@ func TestUpstreamsOfAChangingConfiguration(t *testing.T) {
 	defer b.Close()
 	u := &upstreams{broker: b}
 	take := func(moving string) {
-		client := &broker.Client{Name: "default", Org: org, OktaOrigin: org, Resources: map[string]string{"users": below, "moving": moving}}
+		client := &broker.Client{Name: "default", OktaOrigin: org, Org: true, Resources: map[string]string{"users": below, "moving": moving}}
 		u.swap(u.routes(map[string]builtClient{"default": {client: client}}), &broker.World{Clients: map[string]*broker.Client{"default": client}})
 	}
 	take("https://r.test")
 	transport := u.inUse.transports[""]
-	if found, err := u.Upstream(commandLine(), "default", "users"); err != nil || found.Base.String() != below || !found.Org {
+	if found, err := u.Upstream(commandLine(), "default", "users"); err != nil || found.Base.String() != below || !found.AtOkta {
 		t.Errorf("a resource at the org: %+v, %v", found, err)
 	}
 
@@ -43,11 +43,11 @@ func TestUpstreamsOfAChangingConfiguration(t *testing.T) {
 	for range 2 {
 		calls.Go(func() {
 			for !stop.Load() {
-				if found, err := u.Upstream(commandLine(), "default", "moving"); err != nil || found == nil || found.Org {
+				if found, err := u.Upstream(commandLine(), "default", "moving"); err != nil || found == nil || found.AtOkta {
 					t.Errorf("the resource: %+v, %v", found, err)
 					return
 				}
-				if found, err := u.Upstream(commandLine(), "default", ""); err != nil || found == nil || found.Base.String() != org || !found.Org {
+				if found, err := u.Upstream(commandLine(), "default", ""); err != nil || found == nil || found.Base.String() != org || !found.AtOkta {
 					t.Errorf("the org: %+v, %v", found, err)
 					return
 				}
@@ -58,7 +58,7 @@ func TestUpstreamsOfAChangingConfiguration(t *testing.T) {
 		base := fmt.Sprintf("https://r%d.test/base", i)
 		take(base)
 		found, err := u.Upstream(commandLine(), "default", "moving")
-		if err != nil || found.Base.String() != base || found.Org || found.Transport != transport {
+		if err != nil || found.Base.String() != base || found.AtOkta || found.Transport != transport {
 			t.Fatalf("resource %d: %+v, %v", i, found, err)
 		}
 	}

@@ -145,12 +145,10 @@ func (b *builder) client(ctx context.Context, name string, cfg config.Client, ro
 		Resources: cfg.Resources,
 
 		OktaOrigin: cfg.OktaOrigin(),
+		Org:        cfg.IsOrg(),
 	}
 	if proof.key != nil {
 		built.client.JKT, built.client.Prover = proof.key.Thumbprint(), built.okta
-	}
-	if cfg.IsOrg() {
-		built.client.Org = cfg.Issuer
 	}
 	return built, nil
 }

@@ -146,7 +146,7 @@ func (p parts) run(tb testing.TB) *running {
 			Resources: app.resources,
 		}
 		if app.server.TokenEndpoint == "" && !strings.Contains(app.server.Issuer, "/oauth2/") {
-			made.Org, made.OktaOrigin = app.server.Issuer, app.server.Issuer
+			made.OktaOrigin, made.Org = app.server.Issuer, true
 		}
 		if app.client.ProofKey != nil {
 			made.JKT, made.Prover = app.client.ProofKey.Thumbprint(), client
@@ -189,7 +189,7 @@ func (u *upstreams) Upstream(who caller.Caller, client, resource string) (*proxy
 		return nil, err
 	}
 	base, err := url.Parse(target.URL)
-	return &proxy.Upstream{Base: base, Org: target.Org, Transport: u.transports[target.Client]}, err
+	return &proxy.Upstream{Base: base, AtOkta: target.AtOkta, Transport: u.transports[target.Client]}, err
 }
 
 // app is an app at an Okta of its own, and how the broker is configured for it.

@@ -45,9 +45,10 @@ type Upstream struct {
 	// Base is an absolute http or https URL, without user, query and fragment. Its
 	// path is put in front of every path.
 	Base *url.URL
-	// Org says that Base is at the origin of an org authorization server. Nothing
-	// below /oauth2/ is served there: tokens are the broker's business.
-	Org bool
+	// AtOkta says that Base is at the origin of the Okta org that has the client's
+	// authorization server. Nothing below /oauth2/ is served there: tokens are the broker's
+	// business.
+	AtOkta bool
 	// Transport reaches it: see NewTransport. It is kept with its connections for
 	// as long as the Upstream is in use.
 	Transport http.RoundTripper

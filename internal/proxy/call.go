@@ -38,7 +38,7 @@ type call struct {
 func (c *call) aim(rest string) error {
 	base := c.upstream.Base
 	path := strings.TrimSuffix(base.EscapedPath(), "/") + rest
-	if err := broker.CheckPath(path, c.upstream.Org); err != nil {
+	if err := broker.CheckPath(path, c.upstream.AtOkta); err != nil {
 		return err
 	}
 	path = cmp.Or(path, "/")
@@ -191,7 +191,7 @@ func (c *call) inward(ref string) (told string, ok bool) {
 // serves finds where the proxy serves a path of the upstream.
 func (c *call) serves(path string) (rest string, ok bool) {
 	rest, below := strings.CutPrefix(path, strings.TrimSuffix(c.upstream.Base.EscapedPath(), "/"))
-	return rest, below && broker.CheckPath(rest, false) == nil && broker.CheckPath(path, c.upstream.Org) == nil &&
+	return rest, below && broker.CheckPath(rest, false) == nil && broker.CheckPath(path, c.upstream.AtOkta) == nil &&
 		(c.resource != "" || !strings.HasPrefix(rest, "/~")) // which would be a resource's here
 }
 

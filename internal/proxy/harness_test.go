@@ -169,7 +169,7 @@ func newTransport(tb testing.TB) *http.Transport {
 // start starts the proxy in front of an upstream.
 func (r *rig) start(origin string, transport http.RoundTripper) {
 	r.tb.Helper()
-	org := &proxy.Upstream{Client: "default", Base: mustParse(r.tb, origin), Org: true, Transport: transport}
+	org := &proxy.Upstream{Client: "default", Base: mustParse(r.tb, origin), AtOkta: true, Transport: transport}
 	api := &proxy.Upstream{Client: "default", Base: mustParse(r.tb, origin+"/base"), Transport: transport}
 	p := proxy.New(proxy.Config{
 		Broker:    r.broker,
