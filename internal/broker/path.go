@@ -8,7 +8,7 @@ import (
 )
 
 // maxEncoded is how often a path may be percent-encoded over and over.
-const maxEncoded = 4
+const maxEncoded = 3
 
 // lookalikes are what some servers take for dot, slash, backslash, percent sign
 // and semicolon: their compatibility forms (Unicode TR 15).
@@ -33,7 +33,7 @@ func CheckPath(path string, atOkta bool) error {
 			return refuse("has characters that must be percent-encoded")
 		}
 	}
-	for range maxEncoded {
+	for range maxEncoded + 1 { // the last time there must be nothing left to decode
 		if err := checkSegments(path, atOkta); err != nil {
 			return err
 		}

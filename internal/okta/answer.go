@@ -41,7 +41,8 @@ type checker struct {
 	server  *Server
 	asked   oauth.Scopes
 	client  string   // its name in the configuration
-	dpop    DPoP     // that it is set to; empty: no proof could help
+	tokens  bool     // the token endpoint is asked: nowhere else could a proof help
+	dpop    DPoP     // that the client is set to there
 	proof   string   // that is sent in the DPoP header; empty: there is none
 	nonce   string   // in it, if the answer to the attempt before brought it
 	reprove reprove  // nil: net/http does not repeat the request
@@ -62,19 +63,11 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	if isError(resp.StatusCode) {
 		fail := c.refusal(resp, body)
 		fail.nonce = nonce
-		ofProof := fail.ofProof() && fail.row.class != oauth.Unavailable
-		if ofProof && c.nonce == "" {
-			return nil, fail // the nonce is for the next attempt, and may be good for one alone
-		}
-		if ofProof {
-			c.nonce = "" // it was not taken
-		}
-		c.learnNonce(nonce)
+		c.learnNonce(nonce, fail.ofProof() && fail.row.class != oauth.Unavailable)
 		return nil, fail
 	}
-	c.learnNonce(nonce)
-	switch {
-	case resp.StatusCode != http.StatusOK:
+	c.learnNonce(nonce, false)
+	if resp.StatusCode != http.StatusOK {
 		return nil, c.unusable(resp, foreign(fmt.Sprintf("the token endpoint answered status %d, not a token", resp.StatusCode)))
 	}
 	answer, err := c.accept(resp.Header, body)
@@ -87,9 +80,16 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// learnNonce has the next exchanges begin with the newest nonce.
-func (c *checker) learnNonce(nonce string) {
-	c.server.terms.change(c.server.forTokens(), func(t *terms) { t.nonce = cmp.Or(nonce, c.nonce, t.nonce) })
+// learnNonce has the next exchanges begin with the newest nonce that may be good: that of
+// the answer, else that of the proof.
+func (c *checker) learnNonce(nonce string, proofRefused bool) {
+	switch {
+	case !proofRefused:
+		nonce = cmp.Or(nonce, c.nonce)
+	case c.nonce == "":
+		return // it is for the next attempt, and may be good for one alone
+	}
+	c.server.terms.change(c.server.forTokens(), func(t *terms) { t.nonce = cmp.Or(nonce, t.nonce) })
 }
 
 // send sends a request to an authorization server's endpoint. It does not send one

@@ -92,7 +92,7 @@ func (c *Client) ask(ctx context.Context, with variant, scopes oauth.Scopes) (oa
 	if fail != nil {
 		return oauth.Token{}, fail
 	}
-	check := &checker{server: server, asked: scopes, client: c.cfg.Name, dpop: c.cfg.DPoP, secrets: asSent(made.jwt)}
+	check := &checker{server: server, asked: scopes, client: c.cfg.Name, tokens: true, dpop: c.cfg.DPoP, secrets: asSent(made.jwt)}
 	var proof dpop.Made
 	if c.proves(with) {
 		var err error

@@ -136,11 +136,11 @@ func (c *checker) refusal(resp *http.Response, body []byte) *failure {
 	if fail.row.class == oauth.Unavailable || !fail.ofProof() && fail.row.fix != useProof {
 		return fail
 	}
-	switch c.dpop {
-	case DPoPOff:
-		fail.row.class, fail.row.reach, fail.row.advice = oauth.Refused, oauth.ReachClient, offAdvice
-	case "":
+	switch {
+	case !c.tokens:
 		fail.row.class, fail.row.advice = oauth.Refused, noProofAdvice
+	case c.dpop == DPoPOff:
+		fail.row.class, fail.row.reach, fail.row.advice = oauth.Refused, oauth.ReachClient, offAdvice
 	}
 	return fail
 }
