@@ -62,6 +62,7 @@ func TestAnswered(t *testing.T) {
 		{name: "token", answer: Answer{Status: 401, Challenge: challenged("invalid_token", "")}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
 		{name: "token, and a nonce", answer: Answer{Status: 401, Nonce: "n1", Challenge: challenged("invalid_token", "")}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce=n1 decoded=false ath={ath}", learns: []string{"n1"}},
 		{name: "token, without words", answer: Answer{Status: 401}, token: "default 2 a b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
+		{name: "token, with words for a path", url: escaped, answer: Answer{Status: 401, Challenge: challenged("invalid_token", "htu")}, token: "default 2 a b", proof: "proof 2: GET " + escaped + " nonce= decoded=false ath={ath}"},
 		{name: "token of one scope", scope: "b", answer: Answer{Status: 401, Challenge: challenged("invalid_token", "")}, token: "default 2 b", proof: "proof 2: GET " + url + " nonce= decoded=false ath={ath}"},
 		{name: "token, final", answer: Answer{Status: 401, Challenge: challenged("invalid_token", ""), Final: true}},
 		{name: "token, but no 401", answer: Answer{Status: 400, Challenge: challenged("invalid_token", "")}},
@@ -129,25 +130,28 @@ func TestAnswered(t *testing.T) {
 // The time of a refusal is learned where the proof may have been refused for its time,
 // and no other.
 func TestAnsweredLearnsTheTime(t *testing.T) {
-	const url = acme + "/api/a%40b"
+	const plain, escaped = acme + "/api/a", acme + "/api/a%40b"
 	date := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	tests := []struct {
 		name   string
+		url    string
 		answer Answer
 		learns bool
 	}{
-		{"proof", Answer{Status: 400, Challenge: challenged("invalid_dpop_proof", "The DPoP proof JWT is issued in the future.")}, true},
-		{"proof, without words", Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "")}, true},
-		{"proof, final", Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", ""), Final: true}, true},
-		{"htu", Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}, false},
-		{"nonce", Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, false},
-		{"token", Answer{Status: 401, Challenge: challenged("invalid_token", "")}, false},
-		{"good", Answer{Status: 200, Nonce: "n1"}, false},
+		{"proof", escaped, Answer{Status: 400, Challenge: challenged("invalid_dpop_proof", "The DPoP proof JWT is issued in the future.")}, true},
+		{"proof, without words", escaped, Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "")}, true},
+		{"proof, final", escaped, Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", ""), Final: true}, true},
+		{"htu", escaped, Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}, false},
+		{"htu with nothing to decode", plain, Answer{Status: 401, Challenge: challenged("invalid_dpop_proof", "'htu' claim in the DPoP proof JWT is invalid.")}, false},
+		{"nonce, final", escaped, Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", ""), Final: true}, false},
+		{"nonce", escaped, Answer{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")}, false},
+		{"token", escaped, Answer{Status: 401, Challenge: challenged("invalid_token", "")}, false},
+		{"good", escaped, Answer{Status: 200, Nonce: "n1"}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := callers(t, &strings.Builder{})
-			me, request := caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: url}
+			me, request := caller.Local("test"), CallRequest{Client: "default", Method: "GET", URL: tt.url}
 			had, err := b.Authorize(t.Context(), me, request)
 			if err != nil {
 				t.Fatal(err)
@@ -250,7 +254,8 @@ func TestAnsweredIsLimited(t *testing.T) {
 }
 
 // For a token of a client that has changed since nobody can prove any more: the new
-// client's takes its place, whatever the resource did not like.
+// client's takes its place, whatever the resource did not like. A nonce that came is
+// for all its calls: it is not for a proof with the old key.
 func TestAnsweredAfterSwap(t *testing.T) {
 	refusals := []Answer{
 		{Status: 401, Nonce: "n1", Challenge: challenged("use_dpop_nonce", "")},
@@ -274,8 +279,14 @@ func TestAnsweredAfterSwap(t *testing.T) {
 				if !ok || next.Token.Access.Reveal() != to+" 1 a b" || next.Token.Type != had.Token.Type && next.Proof != "" {
 					t.Errorf("%v: ok %t, token %q, proof %q; want the new client's", answer, ok, next.Token.Access.Reveal(), next.Proof)
 				}
-				if to == "service" && after.Prover.(*prover).made != 1 {
-					t.Errorf("%v: the new client made %d proofs", answer, after.Prover.(*prover).made)
+				if to == "service" {
+					var learns []string
+					if answer.Nonce != "" {
+						learns = []string{request.URL + " " + answer.Nonce}
+					}
+					if diff := cmp.Diff(learns, after.Prover.(*prover).nonces); diff != "" || after.Prover.(*prover).made != 1 {
+						t.Errorf("%v: the new client made %d proofs; nonces (-want +got)\n%s", answer, after.Prover.(*prover).made, diff)
+					}
 				}
 				if next, ok := b.Answered(t.Context(), me, request, next, Answer{Status: 200}); ok {
 					t.Errorf("%v: token %q after a good answer", answer, next.Token.Access.Reveal())

@@ -88,12 +88,13 @@ func callers(t *testing.T, log *strings.Builder) *Broker {
 		}
 		return c
 	}
-	resources := map[string]string{"api": api, "root": "https://root.acme.test:8443"}
+	resources := map[string]string{"api": api, "root": "https://root.acme.test:8443", "plain": "http://plain.acme.test"}
 	world := &World{Clients: map[string]*Client{
 		"default": client("default", oauth.DPoP, true, nil),
 		"bearer":  client("bearer", oauth.Bearer, true, nil),
 		"custom":  client("custom", oauth.DPoP, false, nil),
 		"whole":   client("whole", oauth.DPoP, false, map[string]string{"org": acme}),
+		"below":   client("below", oauth.DPoP, false, map[string]string{"apps": acme + "/api/v1/apps"}),
 		"service": client("service", oauth.DPoP, false, resources),
 		"both":    client("both", oauth.DPoP, true, map[string]string{"api": api, "users": acme + "/api/v1/users"}),
 		"off":     client("off", oauth.Bearer, true, nil),

@@ -21,6 +21,7 @@ func TestMayCall(t *testing.T) {
 		resource = "service" // its resources
 		both     = "both"
 		whole    = "whole" // its custom server's org, as a resource
+		below    = "below" // its custom server's org, with a path
 		none     = "custom"
 	)
 	tests := []struct {
@@ -113,6 +114,10 @@ func TestMayCall(t *testing.T) {
 		{org, acme + "/oauth2./v1/token", denied},
 		{org, acme + "/oauth2%20/v1/token", denied},
 		{org, acme + "/%EF%BD%8Fauth2/v1/token", invalid},
+		{org, acme + "/%C3%B6auth2/v1/token", invalid},
+		{org, acme + "/%C2%80oauth2/v1/token", invalid},
+		{org, acme + "/api/%C3%B6", yes},
+		{org, acme + "/~api", yes},
 		{org, acme + "//oauth2/v1/token", invalid},
 		{org, acme + "/./oauth2/v1/token", invalid},
 		{org, acme + "/api/../oauth2/v1/token", invalid},
@@ -126,12 +131,16 @@ func TestMayCall(t *testing.T) {
 		{org, acme + "/..", invalid},
 		{org, acme + "/api/%2e%2e/x", invalid},
 		{org, acme + "/api/%252e%252e/x", invalid},
+		{org, acme + "/api/%2e%2e%20/x", invalid},
+		{org, acme + "/api/%20%2e/x", invalid},
 		{org, acme + "/api/..;/x", invalid},
 		{org, acme + "/api//x", invalid},
 		{org, acme + "//evil.test/x", invalid},
 		{org, acme + "/api/a%2fb", invalid},
 		{org, acme + "/api/a%5Cb", invalid},
 		{org, acme + "/api/%00", invalid},
+		{org, acme + "/api/%7f", invalid},
+		{org, acme + "/api/%1F", invalid},
 		{org, acme + "/api/%0d%0aX-Evil:1", invalid},
 		{org, acme + "/api/\r\nX-Evil: 1", invalid},
 		{org, acme + "/api/\u00fc", invalid},
@@ -156,6 +165,11 @@ func TestMayCall(t *testing.T) {
 		{resource, "https://root.acme.test:8443", yes},
 		{resource, "https://root.acme.test:8443/x", yes},
 		{resource, "https://root.acme.test/x", denied},
+		{resource, "https://root.acme.test:8443/%C3%B6", yes},
+		{resource, "http://plain.acme.test/x", yes},
+		{resource, "http://plain.acme.test:80/x", yes},
+		{resource, "http://plain.acme.test:443/x", denied},
+		{resource, "https://plain.acme.test:80/x", denied},
 		{resource, "https://root.acme.test:84430/x", denied},
 		{resource, "https://root.acme.test:8443@evil.test/", denied},
 		{resource, "https://api.acme.test/", denied},
@@ -179,6 +193,11 @@ func TestMayCall(t *testing.T) {
 		{both, acme + "/api/v1/groups", yes},
 		{both, api + "/x", yes},
 		{both, acme + "/oauth2/v1/token", denied},
+		{below, acme + "/api/v1/apps", yes},
+		{below, acme + "/api/v1/apps/oauth2/x", yes}, // the first segment is another
+		{below, acme + "/api/v1/apps/%C3%B6", yes},
+		{below, acme + "/api/v1/users", denied},
+		{below, acme + "/oauth2/default/v1/token", denied},
 		{none, acme + "/api/v1/users", denied},
 		{none, acme + "/oauth2/default/v1/userinfo", denied},
 		{none, api, denied},
