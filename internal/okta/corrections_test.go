@@ -64,6 +64,23 @@ func TestBareRefusal(t *testing.T) {
 	}
 }
 
+// A clock that moves on with each refusal is followed once: then the key may be why.
+func TestBareRefusalOfAMovingClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := scripted(t, func(n int, _ *http.Request) (*http.Response, error) {
+			if n == 3 {
+				return answer(200, good()), nil
+			}
+			return answer(401, `{"error":"invalid_client"}`, "Date", dateAt(time.Duration(n)*time.Minute)), nil
+		})
+		w.rotate(t)
+		if token := w.works(t); token.Kid != w.ring.Keys()[1].ID() {
+			t.Errorf("token of key %q, want that of the other key, %q", token.Kid, w.ring.Keys()[1].ID())
+		}
+		w.wantPosts(t, 3)
+	})
+}
+
 // The key that a server took the last time is the one to go on with, also while
 // another client of the ring needs another key.
 func TestGoesOnWithTheKeyThatWorkedLast(t *testing.T) {

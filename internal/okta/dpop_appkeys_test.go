@@ -197,6 +197,42 @@ func TestAppKeysProofIsMadeAnew(t *testing.T) {
 	})
 }
 
+// The API's own clock is learned from a refusal that may be for a proof's time, and from
+// no other: without one proofs are dated by the authorization server's, wherever that goes.
+func TestAppKeysLearnTheTime(t *testing.T) {
+	tests := []struct {
+		name      string
+		status    int
+		challenge string
+		want      time.Duration // of the proofs to come
+	}{
+		{"proof", 400, `DPoP error="invalid_dpop_proof"`, -time.Minute},
+		{"nonce", 401, `DPoP error="use_dpop_nonce"`, 0},
+		{"token", 401, `DPoP error="invalid_token"`, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := scriptedBoundKeys(t, func(n int, _ *http.Request) (*http.Response, error) {
+					if n == 1 {
+						return answer(tt.status, "", "WWW-Authenticate", tt.challenge, "DPoP-Nonce", "n1", "Date", dateAt(-time.Minute)), nil
+					}
+					return answer(200, `{"keys":[]}`, "Date", dateAt(0)), nil
+				})
+				if _, err := k.Status(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := k.api.took(); got != "GET GET" {
+					t.Errorf("called %q", got)
+				}
+				if got, _ := k.rotator.provedAt(t, issuer+"/api"); (got + proofBackDate - tt.want).Abs() > time.Second {
+					t.Errorf("a proof is dated %v from now, want %v", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // What net/http repeats by itself, as a kept connection broke, has a proof of its own.
 func TestProofOfARepeatedRequest(t *testing.T) {
 	var proofs []string

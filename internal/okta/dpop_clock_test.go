@@ -159,8 +159,10 @@ func TestHTU(t *testing.T) {
 		{"decoded", encoded, "invalid_dpop_proof", "DPoP proof htu mismatch", decoded, []string{encoded, decoded}, false},
 		{"decoded, quoted", encoded, "invalid_dpop_proof", "The 'htu' claim is invalid.", decoded, []string{encoded, decoded}, false},
 		{"decoded, Keycloak", encoded, "invalid_request", "DPoP HTTP URL mismatch", decoded, []string{encoded, decoded}, false},
+		{"decoded, Keycloak, by the code of RFC 9449", encoded, "invalid_dpop_proof", "DPoP HTTP URL mismatch", decoded, []string{encoded, decoded}, false},
 		{"neither", encoded, "invalid_dpop_proof", "DPoP proof htu mismatch", "", []string{encoded, decoded}, true},
 		{"nothing to decode", plain, "invalid_dpop_proof", "DPoP proof htu mismatch", "", []string{plain}, true},
+		{"nothing to decode, Keycloak, by the code of RFC 9449", plain, "invalid_dpop_proof", "DPoP HTTP URL mismatch", "", []string{plain}, true},
 		{"nothing to decode, Keycloak", plain, "invalid_request", "DPoP HTTP URL mismatch", "", []string{plain}, true},
 	}
 	for _, tt := range tests {

@@ -116,6 +116,41 @@ func TestDPoPElsewhere(t *testing.T) {
 	}
 }
 
+// What another server goes on to say of proofs is explained, and remembered as long as it
+// may last: it says so of the client, but for a nonce, where the next one may do.
+func TestDPoPAdviceElsewhere(t *testing.T) {
+	const lost = "proxy that takes DPoP headers away"
+	tests := []struct {
+		status      int
+		code, words string
+		class       oauth.Class
+		reach       oauth.Reach
+		sends       string
+		says        string
+	}{
+		{400, "invalid_dpop_proof", "", oauth.Refused, oauth.ReachClient, "pp", "does not accept the broker's DPoP proofs"},
+		{400, "invalid_dpop_proof", "DPoP proof htu mismatch", oauth.Refused, oauth.ReachClient, "p", "another URL than the DPoP proof is for"},
+		{400, "invalid_dpop_proof", "DPoP HTTP URL mismatch", oauth.Refused, oauth.ReachClient, "p", "another URL than the DPoP proof is for"},
+		{400, "invalid_dpop_proof", "DPoP proof is not active", oauth.Refused, oauth.ReachClient, "pp", "the broker's differ: synchronise"},
+		{400, "invalid_request", "DPoP HTTP URL mismatch", oauth.Refused, oauth.ReachClient, "p", "another URL than the DPoP proof is for"},
+		{400, "invalid_request", "DPoP proof has already been used", oauth.Refused, oauth.ReachClient, "pp", "does not accept the broker's DPoP proofs"},
+		{400, "invalid_request", "DPoP proof is missing", oauth.Refused, oauth.ReachClient, "p", lost},
+		{401, "invalid_token", "DPoP proof required", oauth.Refused, oauth.ReachClient, "p", lost},
+		{400, "invalid_grant", "", oauth.Refused, oauth.ReachClient, "pp", "refuses the client credentials grant"},
+		{400, "use_dpop_nonce", "", oauth.BadAnswer, oauth.ReachScopes, "p", "proxy that keeps DPoP-Nonce headers away"},
+	}
+	for _, tt := range tests {
+		t.Run(strings.TrimSpace(tt.code+" "+tt.words), func(t *testing.T) {
+			w := proving(t, DPoPRequired, func(int, post) *http.Response { return answer(tt.status, refusing(tt.code, tt.words)) }, elsewhere)
+			e := w.fails(t)
+			if e.Class != tt.class || e.Reach != tt.reach || !strings.Contains(e.Description, tt.says) {
+				t.Errorf("class %d, reach %d, or no %q in: %s", e.Class, e.Reach, tt.says, e.Description)
+			}
+			w.wantProofs(t, tt.sends)
+		})
+	}
+}
+
 // Servers at Okta's paths, which need no token_endpoint, are understood as well. Their
 // words teach nothing before a token is bound.
 func TestDPoPInOktasPlace(t *testing.T) {

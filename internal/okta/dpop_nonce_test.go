@@ -32,6 +32,9 @@ func TestNewestNonce(t *testing.T) {
 		{"no JSON", func() *http.Response { return answer(200, "<html>", "DPoP-Nonce", "newer") }},
 		{"redirect", func() *http.Response { return answer(302, "", "DPoP-Nonce", "newer", "Location", endpoint) }},
 		{"limit", func() *http.Response { return answer(429, "", "DPoP-Nonce", "newer", "Retry-After", "1") }},
+		{"limit, with words for a nonce", func() *http.Response {
+			return answer(429, refusing("use_dpop_nonce", noNonce), "DPoP-Nonce", "newer", "Retry-After", "1")
+		}},
 		{"Bearer", func() *http.Response { return answer(200, good(), "DPoP-Nonce", "newer") }},
 	}
 	for _, tt := range tests {
@@ -58,6 +61,43 @@ func TestNewestNonce(t *testing.T) {
 				}
 				w.wantPosts(t, 4)
 			})
+		})
+	}
+}
+
+// After an exchange that had to ask for a nonce, the next begins with the newest that was
+// not refused.
+func TestNonceOfASecondAttempt(t *testing.T) {
+	tests := []struct {
+		name   string
+		second *http.Response
+		want   string // the nonce of the next exchange; empty: none
+	}{
+		{"taken", boundTo(), "n1"},
+		{"taken, and a newer one", boundTo("DPoP-Nonce", "n2"), "n2"},
+		{"refused for another thing", answer(400, refusing("invalid_scope", "No scopes were requested.")), "n1"},
+		{"refused for another thing, and a newer one", answer(400, refusing("invalid_scope", "No scopes were requested."), "DPoP-Nonce", "n2"), "n2"},
+		{"not taken", answer(400, refusing("use_dpop_nonce", noNonce)), ""},
+		{"not taken, and a newer one", answer(400, refusing("use_dpop_nonce", noNonce), "DPoP-Nonce", "n2"), "n2"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := proving(t, DPoPRequired, func(n int, _ post) *http.Response {
+				switch n {
+				case 1:
+					return answer(400, refusing("use_dpop_nonce", noNonce), "DPoP-Nonce", "n1")
+				case 2:
+					return tt.second
+				}
+				return boundTo()
+			})
+			_, _ = w.exchange(t)
+			w.wantProofs(t, "pn")
+			w.works(t)
+			w.wantPosts(t, 3)
+			if got := w.wire.sent()[2].nonce(t); got != tt.want {
+				t.Errorf("nonce %q, want %q", got, tt.want)
+			}
 		})
 	}
 }
@@ -248,6 +288,9 @@ func TestNoncesOfWhom(t *testing.T) {
 		{from: other + "/x?y#z", learned: "o1", url: other + "/a", want: "o1"},
 		{url: "https://api.acme.test:8443/v1"}, // another port is another origin
 		{from: "https://api.acme.test:8443/x", learned: "p1", url: "https://api.acme.test:8443/v1", want: "p1"},
+		{url: other, want: "o1"},
+		{url: "http://api.acme.test/v1"}, // and so is another scheme
+		{from: "http://api.acme.test/x", learned: "h1", url: "http://api.acme.test/v1", want: "h1"},
 		{url: other, want: "o1"},
 		{url: issuer, want: "r1"},
 		{from: issuer + "/", learned: "r2", url: issuer + "/api", want: "r2"},

@@ -8,7 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"okta-token-broker/internal/dpop"
+	"okta-token-broker/internal/oauth"
 )
 
 // provedAt makes a proof for a call of a URL, and returns its iat, as the time from now on.
@@ -104,40 +107,49 @@ func TestResourcesClockIsFoundTwice(t *testing.T) {
 }
 
 // A nonce that comes with a refusal is for the second attempt: there are servers that
-// take each once, and another exchange may begin meanwhile. The newest of the others is
-// for the exchanges to come.
+// take each once, and another exchange may begin meanwhile, before or after the refusal
+// is heard. The newest of the others is for the exchanges to come.
 func TestNoncesForOneUse(t *testing.T) {
-	open := map[string]bool{}
-	made := 0
-	fresh := func() string {
-		made++
-		nonce := "n" + strconv.Itoa(made)
-		open[nonce] = true
-		return nonce
-	}
-	w := proving(t, DPoPRequired, func(_ int, p post) *http.Response {
-		nonce := p.nonce(t)
-		if !open[nonce] {
-			return answer(400, refusing("use_dpop_nonce", noNonce), "DPoP-Nonce", fresh())
-		}
-		delete(open, nonce)
-		return boundTo("DPoP-Nonce", fresh())
-	})
-	server := w.client.cfg.Server
-	direct := server.transport
-	begun := false
-	server.transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-		resp, err := direct.RoundTrip(r)
-		if !begun {
-			begun = true
+	for _, meanwhile := range []int{1, 2} { // the other one begins when this request is on its way
+		t.Run(strconv.Itoa(meanwhile), func(t *testing.T) {
+			open := map[string]bool{}
+			made := 0
+			fresh := func() string {
+				made++
+				nonce := "n" + strconv.Itoa(made)
+				open[nonce] = true
+				return nonce
+			}
+			w := proving(t, DPoPRequired, func(_ int, p post) *http.Response {
+				nonce := p.nonce(t)
+				if !open[nonce] {
+					return answer(400, refusing("use_dpop_nonce", noNonce), "DPoP-Nonce", fresh())
+				}
+				delete(open, nonce)
+				return boundTo("DPoP-Nonce", fresh())
+			})
+			server := w.client.cfg.Server
+			direct := server.transport
+			sent := 0
+			server.transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				sent++
+				if sent != meanwhile {
+					return direct.RoundTrip(r)
+				}
+				if meanwhile == 1 { // it is refused, too
+					resp, err := direct.RoundTrip(r)
+					w.works(t)
+					return resp, err
+				}
+				w.works(t)
+				return direct.RoundTrip(r)
+			})
 			w.works(t)
-		}
-		return resp, err
-	})
-	w.works(t)
-	w.wantProofs(t, "ppnn")
-	w.works(t)
-	w.wantProofs(t, "n")
+			w.wantProofs(t, "ppnn")
+			w.works(t)
+			w.wantProofs(t, "n")
+		})
+	}
 }
 
 // Which form of the path the token endpoint compares is known from then on, also to the
@@ -202,6 +214,35 @@ func TestTermsOfTwoTokenEndpoints(t *testing.T) {
 	}
 	if _, made, err := other.client.Proof(t.Context(), dpop.Proof{Method: "GET", URL: "https://api.acme.test/%40"}); err != nil || !made.Decoded {
 		t.Errorf("%+v, %v", made, err)
+	}
+}
+
+// Where body and challenge differ, the body counts, but for what the challenge says of a
+// proof. A challenge without a description leaves that of the body.
+func TestChallengeBesideABody(t *testing.T) {
+	const both = `{"error":"invalid_client","error_description":"of the body"}`
+	tests := []struct {
+		name, challenge, body string
+		code, description     string
+	}{
+		{"none", "", both, "invalid_client", "of the body"},
+		{"Bearer", `Bearer error="invalid_token", error_description="of the challenge"`, both, "invalid_client", "of the body"},
+		{"DPoP, and another code", `DPoP error="invalid_token", error_description="of the challenge"`, both, "invalid_client", "of the body"},
+		{"another code alone", `DPoP error="invalid_token", error_description="of the challenge"`, "", "", ""},
+		{"proof", `DPoP error="invalid_dpop_proof", error_description="of the challenge"`, both, "invalid_dpop_proof", "of the challenge"},
+		{"proof, without words", `DPoP error="invalid_dpop_proof"`, both, "invalid_dpop_proof", "of the body"},
+		{"nonce", `DPoP error="use_dpop_nonce", error_description="of the challenge"`, both, "use_dpop_nonce", "of the challenge"},
+		{"nonce, without words", `DPoP error="use_dpop_nonce", error_description=""`, both, "use_dpop_nonce", "of the body"},
+		{"proof, without a body", `DPoP error="invalid_dpop_proof"`, "", "invalid_dpop_proof", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := always(t, 401, tt.body, "WWW-Authenticate", tt.challenge).fails(t)
+			want := &oauth.Upstream{Status: 401, Code: tt.code, Description: tt.description}
+			if diff := cmp.Diff(want, e.Upstream); diff != "" {
+				t.Errorf("upstream (-want +got)\n%s", diff)
+			}
+		})
 	}
 }
 
