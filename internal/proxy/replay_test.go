@@ -1,13 +1,10 @@
 package proxy_test
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,57 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"okta-token-broker/internal/broker"
-	"okta-token-broker/internal/proxy"
 )
-
-// An upstream that refuses a call without reading its body, and closes, is heard all the
-// same: its nonce is for the second attempt. A body that is not kept brings its refusal.
-func TestRefusedUnread(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	serve := func(conn net.Conn) {
-		defer conn.Close()
-		in := bufio.NewReader(conn)
-		req, err := http.ReadRequest(in)
-		if err != nil {
-			return
-		}
-		if !strings.HasSuffix(req.Header.Get("DPoP"), " fresh") {
-			_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nDPoP-Nonce: fresh\r\nWWW-Authenticate: DPoP error=\"use_dpop_nonce\"\r\n\r\n")
-			return
-		}
-		n, _ := io.Copy(io.Discard, req.Body)
-		_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%d", len(strconv.FormatInt(n, 10)), n)
-	}
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go serve(conn)
-		}
-	}()
-	for _, size := range []int{1 << 10, 20 << 10, 64 << 10, 1 << 20} {
-		for _, chunked := range []bool{false, true} {
-			for range 40 {
-				r := &rig{tb: t, broker: &standIn{tokenType: "DPoP"}}
-				r.start("http://"+listener.Addr().String(), proxy.NewTransport(nil))
-				var body io.Reader = bytes.NewReader(make([]byte, size))
-				if chunked {
-					body = only{body}
-				}
-				got := do(t, request(t, "POST", r.url+"/api", body))
-				if kept := got.StatusCode == http.StatusOK && got.body == strconv.Itoa(size); !kept && (got.StatusCode != http.StatusUnauthorized || size <= 64<<10) {
-					t.Fatalf("%d bytes, chunked: %t: answered %s, %s", size, chunked, got.Status, got.body)
-				}
-			}
-		}
-	}
-}
 
 // only hides what a reader is, so that its length is not known.
 type only struct{ io.Reader }
