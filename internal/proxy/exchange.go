@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"time"
 
 	"okta-token-broker/internal/broker"
@@ -32,6 +33,8 @@ type exchange struct {
 	transport   http.RoundTripper
 	from        settings
 	credentials broker.Credentials // that were sent last
+	conn        *closeNotifyConn   // that they went over. Nil: it does not tell
+	use         int64              // of conn, by this request
 }
 
 // do is Do.
@@ -59,9 +62,14 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 		e.tell(ctx, answer)
 		return resp, nil
 	}
-	discard(resp)
-	if req.Body != nil && resp.ProtoMajor == 1 {
-		e.onNewConnection()
+	if req.ContentLength == 0 || resp.ProtoMajor != 1 || e.conn == nil {
+		discard(resp)
+	} else {
+		// Whoever refused a request before it read the body may close the connection at any
+		// moment, though it did not say so (RFC 9112 section 9.6 asks it to), and what is
+		// sent over it then is lost.
+		_ = resp.Body.Close()
+		e.conn.closeAfter(e.use)
 	}
 	e.credentials = next
 	e.call.Nonce = cmp.Or(answer.Nonce, e.call.Nonce) // also if net/http repeats it
@@ -76,18 +84,6 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// onNewConnection has what is sent next go over a connection of its own. A resource that
-// refused a request before it read the body may close the kept one at any moment, though it
-// did not say so (RFC 9112 section 9.6 asks it to), and what was lost with it nobody could
-// send a third time.
-func (e *exchange) onNewConnection() {
-	if kept, ok := e.transport.(*http.Transport); ok {
-		single := kept.Clone()
-		single.DisableKeepAlives = true
-		e.transport = single
-	}
-}
-
 // tell tells the broker of the last answer.
 func (e *exchange) tell(ctx context.Context, answer broker.Answer) {
 	answer.Final = true
@@ -98,7 +94,7 @@ func (e *exchange) tell(ctx context.Context, answer broker.Answer) {
 func (e *exchange) send(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	e.carry(req.Header)
-	resp, err := e.transport.RoundTrip(req.WithContext(begins(e.reproving(ctx, req.Header))))
+	resp, err := e.transport.RoundTrip(req.WithContext(e.begins(e.reproving(ctx, req.Header))))
 	if err == nil && (resp.StatusCode < 200 || resp.StatusCode > 599) { // an upgrade that nobody asked for, or no status at all
 		_ = resp.Body.Close()
 		err = errStatus
@@ -107,6 +103,15 @@ func (e *exchange) send(req *http.Request) (*http.Response, error) {
 		return nil, fault(ctx, req.URL.Host, e.from, err)
 	}
 	return resp, nil
+}
+
+// begins notes which connection the request goes over, and has that know.
+func (e *exchange) begins(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		if e.conn = closeNotifyConnOf(got.Conn); e.conn != nil {
+			e.use = e.conn.begin()
+		}
+	}})
 }
 
 // carry puts the credentials in a header.

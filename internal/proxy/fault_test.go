@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -345,3 +347,22 @@ func TestReplayThatFails(t *testing.T) {
 		t.Errorf("%d attempts", calls.Load())
 	}
 }
+
+// In HTTP/2 a body can be all there, by its length, when the stream breaks.
+func TestAnswerEndsLate(t *testing.T) {
+	const whole = "hello, world"
+	r := &rig{tb: t, broker: &standIn{}}
+	r.start("http://upstream.test", roundTrip(func(*http.Request) (*http.Response, error) {
+		return &http.Response{
+			StatusCode: http.StatusOK, ProtoMajor: 2, Header: http.Header{"Content-Length": {strconv.Itoa(len(whole))}}, ContentLength: int64(len(whole)),
+			Body: io.NopCloser(io.MultiReader(strings.NewReader(whole), iotest.ErrReader(errors.New("the stream broke")))),
+		}, nil
+	}))
+	if got := do(t, request(t, "GET", r.url+"/api", nil)); got.StatusCode != http.StatusOK || got.body != whole {
+		t.Errorf("%s, %q", got.Status, got.body)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

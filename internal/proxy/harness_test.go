@@ -91,6 +91,13 @@ func (s *standIn) Answered(_ context.Context, _ caller.Caller, req broker.CallRe
 	return s.credentials(req), true
 }
 
+// forget has the broker know no nonce.
+func (s *standIn) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nonce = ""
+}
+
 // asked returns how many calls were authorized.
 func (s *standIn) asked() int {
 	s.mu.Lock()

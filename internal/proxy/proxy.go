@@ -199,6 +199,9 @@ func (c *call) replace() {
 	case c.broken != nil && c.writer.drop():
 		c.fail(c.writer, c.in, c.broken)
 		c.writer.begin()
+	case c.broken != nil:
+		_ = c.writer.FlushError() // what was written of it is the caller's
+		panic(p)
 	default:
 		panic(p)
 	}

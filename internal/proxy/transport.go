@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -56,7 +54,8 @@ type closeNotifyConn struct {
 	net.Conn
 	closed atomic.Bool
 	user   atomic.Pointer[attempt]
-	begun  atomic.Bool // something of the request that it carries was written
+	uses   atomic.Int64 // requests that it carried
+	begun  atomic.Bool  // something of the last one was written
 }
 
 // Write hides that the upstream takes no more of a request that it has the beginning of.
@@ -88,13 +87,17 @@ func (c *closeNotifyConn) tell() {
 	}
 }
 
-// begins has a connection know that a request begins on it.
-func begins(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
-		if conn := closeNotifyConnOf(got.Conn); conn != nil {
-			conn.begun.Store(false)
-		}
-	}})
+// begin notes that a request begins, and returns which one of the connection's that is.
+func (c *closeNotifyConn) begin() (use int64) {
+	c.begun.Store(false)
+	return c.uses.Add(1)
+}
+
+// closeAfter closes the connection, unless it carries another request by now.
+func (c *closeNotifyConn) closeAfter(use int64) {
+	if c.uses.Load() == use {
+		_ = c.Close()
+	}
 }
 
 // closeNotifyConnOf finds the connection under layers of TLS. Nil: it does not tell.

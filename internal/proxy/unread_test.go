@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"okta-token-broker/internal/proxy"
@@ -59,6 +61,51 @@ func TestRefusedUnread(t *testing.T) {
 					t.Fatalf("%d bytes, chunked: %t: answered %s, %s", size, chunked, got.Status, got.body)
 				}
 			}
+		}
+	}
+}
+
+// The connection over which a call with a body was refused is used no more, by whatever
+// call: the resource may be about to close it. One without a body has nothing unread.
+func TestRefusedConnectionIsNotKept(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} {
+		var connections, refused atomic.Int64
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			_, _ = io.Copy(io.Discard, req.Body)
+			if !strings.HasSuffix(req.Header.Get("DPoP"), " fresh") {
+				refused.Add(1)
+				w.Header().Set("DPoP-Nonce", "fresh")
+				w.Header().Set("WWW-Authenticate", `DPoP error="use_dpop_nonce"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		}))
+		server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				connections.Add(1)
+			}
+		}
+		server.Start()
+		t.Cleanup(server.Close)
+		stand := &standIn{tokenType: "DPoP"}
+		r := &rig{tb: t, broker: stand}
+		r.start(server.URL, proxy.NewTransport(nil))
+		const calls = 5
+		for range calls {
+			var body io.Reader
+			if method == "POST" {
+				body = strings.NewReader("{}")
+			}
+			stand.forget()
+			if got := do(t, request(t, method, r.url+"/api", body)); got.StatusCode != http.StatusOK {
+				t.Errorf("%s: %s", method, got.Status)
+			}
+		}
+		want := int64(1)
+		if method == "POST" {
+			want = calls + 1 // each but the last is the end of one
+		}
+		if refused.Load() != calls || connections.Load() != want {
+			t.Errorf("%s: %d refusals of %d, over %d connections; want %d", method, refused.Load(), calls, connections.Load(), want)
 		}
 	}
 }
