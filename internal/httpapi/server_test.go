@@ -330,10 +330,18 @@ func TestStaleUnixSocketIsReplaced(t *testing.T) {
 // Load that goes on while the broker stops finds nobody there in the end: no request that
 // was sent is left without an answer, whether its connection was kept or is new.
 func TestDrainLosesNoRequest(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("connections that wait to be accepted are lost where no filter keeps others from coming")
-	}
-	listener, err := httpapi.Listen(t.Context(), "127.0.0.1:0")
+	t.Run("Unix", func(t *testing.T) { drainUnderLoad(t, "unix:"+filepath.Join(t.TempDir(), "broker.sock")) })
+	t.Run("TCP", func(t *testing.T) {
+		if runtime.GOOS != "linux" {
+			t.Skip("connections that wait to be accepted are lost where no filter keeps others from coming")
+		}
+		drainUnderLoad(t, "127.0.0.1:0")
+	})
+}
+
+func drainUnderLoad(t *testing.T, address string) {
+	t.Helper()
+	listener, err := httpapi.Listen(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +354,7 @@ func TestDrainLosesNoRequest(t *testing.T) {
 	for range 16 {
 		callers.Go(func() {
 			for {
-				conn, err := net.Dial("tcp", listener.Addr().String())
+				conn, err := net.Dial(listener.Addr().Network(), listener.Addr().String())
 				if err != nil {
 					return
 				}

@@ -7,16 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// turnAway lets no further connection begin on a TCP listener, and returns when the
-// server has taken those that have, and there was none for a while: to close the listener
-// alone would reset them, when their clients may have sent a request already. The others
-// begin once more a second later (RFC 6298), when nobody listens.
-func turnAway(listener net.Listener, quiet time.Duration) {
-	tcp, ok := listener.(*net.TCPListener)
-	if !ok {
-		return
-	}
-	raw, err := tcp.SyscallConn()
+// dropSYN has a listener get no packet that begins a connection, and returns when none
+// waits to be accepted any more, nor has for a while. Clients send that packet once more a
+// second later (RFC 6298), when nobody listens.
+func dropSYN(listener *net.TCPListener, quiet time.Duration) {
+	raw, err := listener.SyscallConn()
 	if err != nil {
 		return
 	}
