@@ -53,7 +53,7 @@ const (
 	noticeTime = 2 * time.Second
 	// acceptTime is how long the server then has to take the connections that wait for
 	// it, when there come no more.
-	acceptTime = time.Second
+	acceptTime = 500 * time.Millisecond
 	// drainTime is how long requests in flight have then.
 	drainTime = 15 * time.Second
 )

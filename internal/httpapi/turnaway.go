@@ -3,7 +3,6 @@ package httpapi
 import (
 	"net"
 	"os"
-
 	"time"
 )
 
