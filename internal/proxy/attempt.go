@@ -13,6 +13,7 @@ type attempt struct {
 	over bool
 	conn *closeNotifyConn // that it is sent over. Nil: nobody tells when that is closed
 	cut  bool             // conn is closed
+	lost bool             // the upstream takes no more of what is sent over conn
 }
 
 var errOver = errors.New("the attempt is over")
@@ -37,6 +38,11 @@ func (a *attempt) Read(p []byte) (int, error) {
 		switch {
 		case a.over, b.ended:
 			return 0, errOver
+		case a.lost && !a.cut:
+			// The transport must not take the request for one that was sent, whose connection
+			// it would keep.
+			b.change.Wait()
+			continue
 		case a.at < len(b.kept) || b.err != nil:
 			return a.take(p)
 		case a.cut:
@@ -80,11 +86,20 @@ func (b *body) sentOver(got httptrace.GotConnInfo) {
 	}
 	// The transport sends an attempt that it has not begun to read over another connection
 	// when the one before turns out to be closed.
-	a.conn, a.cut = conn, false
+	a.conn, a.cut, a.lost = conn, false, false
 	conn.user.Store(a)
 	b.mu.Unlock()
 	if conn.closed.Load() {
 		conn.tell()
+	}
+}
+
+// unwanted tells that the upstream takes no more of what is sent over a connection.
+func (a *attempt) unwanted(conn *closeNotifyConn) {
+	a.body.mu.Lock()
+	defer a.body.mu.Unlock()
+	if a.conn == conn {
+		a.lost = true
 	}
 }
 

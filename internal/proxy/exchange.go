@@ -55,6 +55,7 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	next, ok := e.broker.Answered(ctx, e.who, e.call, e.credentials, answer)
+	e.endConnection(req, resp)
 	switch {
 	case !ok:
 		return resp, nil
@@ -62,26 +63,47 @@ func (e *exchange) do(req *http.Request) (*http.Response, error) {
 		e.tell(ctx, answer)
 		return resp, nil
 	}
-	if req.ContentLength == 0 || resp.ProtoMajor != 1 || e.conn == nil {
-		discard(resp)
-	} else {
-		// Whoever refused a request before it read the body may close the connection at any
-		// moment, though it did not say so (RFC 9112 section 9.6 asks it to), and what is
-		// sent over it then is lost.
-		_ = resp.Body.Close()
-		e.conn.closeAfter(e.use)
-	}
+	discard(resp)
 	e.credentials = next
 	e.call.Nonce = cmp.Or(answer.Nonce, e.call.Nonce) // also if net/http repeats it
 	if resp, err = e.send(req); err != nil {
 		return nil, err
 	}
+	e.endConnection(req, resp)
 	again, matters := answerOf(resp)
 	// Other calls may have the nonce now that this one is through with it.
 	if again.Nonce = cmp.Or(again.Nonce, answer.Nonce); matters || again.Nonce != "" {
 		e.tell(ctx, again)
 	}
 	return resp, nil
+}
+
+// endConnection has a connection end with its answer, if that refuses a request with a
+// body. Who refused before it read the body may close the connection at any moment, though
+// it did not say so (RFC 9112 section 9.6 asks it to), and what is sent over it then is
+// lost.
+func (e *exchange) endConnection(req *http.Request, resp *http.Response) {
+	if e.conn == nil || req.ContentLength == 0 || resp.ProtoMajor != 1 || resp.Header["Www-Authenticate"] == nil {
+		return
+	}
+	if resp.Body == http.NoBody {
+		e.conn.closeAfter(e.use)
+		return
+	}
+	resp.Body = lastBody{resp.Body, e.conn, e.use}
+}
+
+// lastBody is the body of the last answer of a connection.
+type lastBody struct {
+	io.ReadCloser
+	conn *closeNotifyConn
+	use  int64
+}
+
+func (b lastBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.conn.closeAfter(b.use)
+	return err
 }
 
 // tell tells the broker of the last answer.

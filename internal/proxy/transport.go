@@ -68,6 +68,9 @@ func (c *closeNotifyConn) Write(p []byte) (int, error) {
 		return n, nil
 	}
 	if c.begun.Load() && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+		if user := c.user.Load(); user != nil {
+			user.unwanted(c)
+		}
 		return len(p), nil
 	}
 	return n, err
