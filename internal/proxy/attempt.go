@@ -8,12 +8,12 @@ import (
 
 // attempt reads a body from its beginning, to send it over a connection.
 type attempt struct {
-	body *body
-	at   int // up to there kept was read
-	over bool
-	conn *closeNotifyConn // that it is sent over. Nil: nobody tells when that is closed
-	cut  bool             // conn is closed
-	lost bool             // the upstream takes no more of what is sent over conn
+	body     *body
+	at       int // up to there kept was read
+	over     bool
+	conn     *closeNotifyConn // that it is sent over. Nil: nobody tells when that is closed
+	cut      bool             // conn is closed
+	unwanted bool             // the upstream takes no more of what is sent over conn
 }
 
 var errOver = errors.New("the attempt is over")
@@ -38,7 +38,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 		switch {
 		case a.over, b.ended:
 			return 0, errOver
-		case a.lost && !a.cut:
+		case a.unwanted && !a.cut:
 			// The transport must not take the request for one that was sent, whose connection
 			// it would keep.
 			b.change.Wait()
@@ -86,7 +86,7 @@ func (b *body) sentOver(got httptrace.GotConnInfo) {
 	}
 	// The transport sends an attempt that it has not begun to read over another connection
 	// when the one before turns out to be closed.
-	a.conn, a.cut, a.lost = conn, false, false
+	a.conn, a.cut, a.unwanted = conn, false, false
 	conn.user.Store(a)
 	b.mu.Unlock()
 	if conn.closed.Load() {
@@ -94,12 +94,12 @@ func (b *body) sentOver(got httptrace.GotConnInfo) {
 	}
 }
 
-// unwanted tells that the upstream takes no more of what is sent over a connection.
-func (a *attempt) unwanted(conn *closeNotifyConn) {
+// refused tells that the upstream takes no more of what is sent over a connection.
+func (a *attempt) refused(conn *closeNotifyConn) {
 	a.body.mu.Lock()
 	defer a.body.mu.Unlock()
 	if a.conn == conn {
-		a.lost = true
+		a.unwanted = true
 	}
 }
 

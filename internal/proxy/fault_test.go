@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"okta-token-broker/internal/transport/transporttest"
 )
 
 // leaky stands for whatever an upstream says: none of it may be in an error or in
@@ -147,23 +149,10 @@ func closedPort(*testing.T) string { return "http://127.0.0.1:1" }
 // raw answers each request with these bytes, and closes.
 func raw(text string) func(*testing.T) string {
 	return func(t *testing.T) string {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { listener.Close() })
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = conn.Read(make([]byte, 4<<10))
-				_, _ = io.WriteString(conn, text)
-				conn.Close()
-			}
-		}()
-		return "http://" + listener.Addr().String()
+		return transporttest.Listen(t, func(conn net.Conn) {
+			_, _ = conn.Read(make([]byte, 4<<10))
+			_, _ = io.WriteString(conn, text)
+		})
 	}
 }
 

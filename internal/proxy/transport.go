@@ -69,7 +69,7 @@ func (c *closeNotifyConn) Write(p []byte) (int, error) {
 	}
 	if c.begun.Load() && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
 		if user := c.user.Load(); user != nil {
-			user.unwanted(c)
+			user.refused(c)
 		}
 		return len(p), nil
 	}

@@ -14,18 +14,13 @@ import (
 	"testing"
 
 	"okta-token-broker/internal/proxy"
+	"okta-token-broker/internal/transport/transporttest"
 )
 
 // An upstream that refuses a call without reading its body, and closes, is heard all the
 // same: its nonce is for the second attempt. A body that is not kept brings its refusal.
 func TestRefusedUnread(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	serve := func(conn net.Conn) {
-		defer conn.Close()
+	origin := transporttest.Listen(t, func(conn net.Conn) {
 		in := bufio.NewReader(conn)
 		req, err := http.ReadRequest(in)
 		if err != nil {
@@ -37,21 +32,12 @@ func TestRefusedUnread(t *testing.T) {
 		}
 		n, _ := io.Copy(io.Discard, req.Body)
 		_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%d", len(strconv.FormatInt(n, 10)), n)
-	}
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go serve(conn)
-		}
-	}()
+	})
 	for _, size := range []int{1 << 10, 20 << 10, 64 << 10, 1 << 20} {
 		for _, chunked := range []bool{false, true} {
 			for range 40 {
 				r := &rig{tb: t, broker: &standIn{tokenType: "DPoP"}}
-				r.start("http://"+listener.Addr().String(), proxy.NewTransport(nil))
+				r.start(origin, proxy.NewTransport(nil))
 				var body io.Reader = bytes.NewReader(make([]byte, size))
 				if chunked {
 					body = only{body}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"okta-token-broker/internal/transport/transporttest"
 )
 
 // short is how long these tests wait for what does not come.
@@ -86,7 +88,7 @@ func TestOutageOf(t *testing.T) {
 		{"a record that was changed", over(func(t *testing.T, transport *http.Transport) string {
 			server := secured(t, nil)
 			transport.TLSClientConfig = &tls.Config{RootCAs: poolOf(server)}
-			return strings.Replace(listen(t, func(conn net.Conn) {
+			return strings.Replace(transporttest.Listen(t, func(conn net.Conn) {
 				_, _ = tls.Server(conn, server.TLS).Read(make([]byte, 4<<10))
 				_, _ = io.WriteString(conn, "\x17\x03\x03\x00\x20"+strings.Repeat("x", 32))
 			}), "http:", "https:", 1)
@@ -126,7 +128,7 @@ func TestOutageOf(t *testing.T) {
 		}, TooSlow, "time-out"},
 
 		{"reset", over(func(t *testing.T, _ *http.Transport) string {
-			return listen(t, func(conn net.Conn) {
+			return transporttest.Listen(t, func(conn net.Conn) {
 				_, _ = conn.Read(make([]byte, 4<<10))
 				_ = conn.(*net.TCPConn).SetLinger(0)
 			})
@@ -187,33 +189,10 @@ func get(ctx context.Context, t *testing.T, transport *http.Transport, address s
 // closedPort is an address where nobody listens: port 1 is tcpmux's (RFC 1078).
 func closedPort() string { return "127.0.0.1:1" }
 
-// listen has serve take each connection, which is then closed.
-func listen(t *testing.T, serve func(net.Conn)) (address string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				serve(conn)
-			}()
-		}
-	}()
-	return "http://" + listener.Addr().String()
-}
-
 // says answers each connection with a text.
 func says(text string) func(*testing.T, *http.Transport) string {
 	return func(t *testing.T, _ *http.Transport) string {
-		return listen(t, func(conn net.Conn) {
+		return transporttest.Listen(t, func(conn net.Conn) {
 			_, _ = conn.Read(make([]byte, 4<<10))
 			_, _ = io.WriteString(conn, text)
 		})
@@ -222,7 +201,7 @@ func says(text string) func(*testing.T, *http.Transport) string {
 
 // silent takes all and says nothing.
 func silent(t *testing.T) string {
-	return listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	return transporttest.Listen(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 }
 
 // secured speaks TLS, with a certificate that only poolOf trusts.

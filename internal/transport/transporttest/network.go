@@ -1,5 +1,6 @@
-// Package transporttest has a network within the process, for tests of lost connections
-// in testing/synctest's time, which a real network would stop.
+// Package transporttest has what tests reach other servers by: raw sockets, and a network
+// within the process, for lost connections in testing/synctest's time, which a real network
+// would stop.
 package transporttest
 
 import (
