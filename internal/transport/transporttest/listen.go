@@ -9,7 +9,7 @@ import (
 // and closes it then. The address is that of an http URL.
 func Listen(tb testing.TB, serve func(net.Conn)) (address string) {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
